@@ -1,0 +1,103 @@
+"""What a build leaves for those who train: RUN/run.json and RUN/tokenizer/.
+
+Nobody needs the recipe or the pipeline to train: each phase's resolved settings, the tokenizer's
+special ids and the shards stand in the run.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tokenmill.errors import FormatError, RecipeError
+from tokenmill.shards.files import read_json, write_json
+from tokenmill.shards.manifest import FORMAT_VERSION, check_version
+from tokenmill.shards.settings import read_settings, to_mapping
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TokenizerInfo:
+    """What rows and masks need to know of a tokenizer; the ids of its special tokens."""
+
+    sha256: str
+    vocab_size: int
+    """One more than the largest token id."""
+    pad_id: int
+    cls_id: int
+    sep_id: int
+    mask_id: int
+    unk_id: int | None
+    special_ids: tuple[int, ...]
+    """All of them, rising; none is ever masked, nor drawn as a replacement."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PhaseInfo:
+    """A phase of the recipe, resolved."""
+
+    pack: str
+    """The folder of its shards below RUN/shards."""
+    loader: dict[str, Any]
+    """The settings of tokenmill.loader.LoaderConfig."""
+    schedule: dict[str, Any]
+    """The settings of tokenmill.training.ScheduleConfig."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunInfo:
+    """A finished build."""
+
+    format_version: int
+    recipe: str
+    tokenizer: TokenizerInfo
+    phases: dict[str, PhaseInfo]
+    """In the order in which they are trained."""
+    training: dict[str, Any]
+    """The settings of tokenmill.training.TrainingConfig."""
+
+    def phase(self, name: str) -> PhaseInfo:
+        """One phase; RecipeError names the phases there are."""
+        if name not in self.phases:
+            raise RecipeError(f"phase {name}: not in the run, which has {', '.join(self.phases)}.")
+        return self.phases[name]
+
+
+def write_run(run: Path, info: RunInfo) -> None:
+    mapping = to_mapping(info)
+    # JSON objects are written with sorted keys; the phases' order is theirs.
+    mapping["phases"] = [{"name": name, **phase} for name, phase in mapping["phases"].items()]
+    write_json(run / "run.json", mapping)
+
+
+def read_run(run: Path) -> RunInfo:
+    """What a build left.
+
+    Raises:
+        FormatError: the folder holds no finished run, or one of another version.
+    """
+    path = run / "run.json"
+    if not path.exists():
+        raise FormatError(f"{run}: no finished run there (no run.json). Build it first.")
+    mapping = read_json(path)
+    check_version(path, mapping)
+    try:
+        phases = {phase.pop("name"): phase for phase in mapping["phases"]}
+        return read_settings(RunInfo, {**mapping, "phases": phases}, str(path))
+    except (RecipeError, KeyError, TypeError, AttributeError) as error:
+        raise FormatError(f"{path}: damaged ({error}). Build the run again.") from None
+
+
+def new_run(
+    recipe: str, tokenizer: TokenizerInfo, phases: dict[str, PhaseInfo], training: dict[str, Any]
+) -> RunInfo:
+    return RunInfo(
+        format_version=FORMAT_VERSION,
+        recipe=recipe,
+        tokenizer=tokenizer,
+        phases=phases,
+        training=training,
+    )
+
+
+def pack_folder(run: Path, pack: str) -> Path:
+    """Where a pack's manifest and shards stand."""
+    return run / "shards" / pack

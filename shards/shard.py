@@ -1,0 +1,141 @@
+"""One shard: an uncompressed Arrow IPC file of one record batch, a row of tokens in each of its
+rows.
+
+    tokens           fixed_size_list<uint16 or uint32>[row_tokens]
+    lengths          list<int32>      tokens of each sequence; the rest of the row is padding
+    doc_ids          list<uint64>     the document of each sequence
+    starts           list<int32>      its first token in its document, special tokens left out
+    num_padding      int32
+
+Any Arrow tool opens it. Ours maps the file once and hands out numpy views of its buffers, so a
+row is read at a computed offset without Arrow. Beside each shard stands `<name>.crc32`: one CRC
+for each MiB of the file.
+"""
+
+import mmap
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from tokenmill.errors import FormatError
+from tokenmill.shards.files import sha256_file, write_whole, writing
+from tokenmill.shards.manifest import ShardInfo
+
+CRC_BLOCK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Rows of tokens and the sequences in them; sequences of all rows stand one after the other."""
+
+    tokens: NDArray[Any]
+    """(rows, row_tokens) uint16 or uint32."""
+    row_ends: NDArray[np.int64]
+    """(rows,) the number of sequences up to and with each row."""
+    lengths: NDArray[np.int32]
+    """(sequences,) tokens, special tokens counted."""
+    doc_ids: NDArray[np.uint64]
+    """(sequences,)"""
+    starts: NDArray[np.int32]
+    """(sequences,) where the sequence begins in its document's tokens, special tokens left out."""
+
+    @property
+    def num_rows(self) -> int:
+        return int(self.tokens.shape[0])
+
+    @property
+    def row_tokens(self) -> int:
+        return int(self.tokens.shape[1])
+
+    def real_tokens(self) -> NDArray[np.int64]:
+        """(rows,) tokens of each row that are not padding."""
+        ends = np.concatenate([[0], np.cumsum(self.lengths, dtype=np.int64)])[self.row_ends]
+        return np.diff(ends, prepend=0)
+
+
+def write_shard(path: Path, rows: Rows, *, bucket: str, held_out: bool, folder: Path) -> ShardInfo:
+    """Write a shard and its checksums, whole or not at all.
+
+    Args:
+        folder: the pack's folder; the info names the shard relative to it.
+    """
+    with writing(path) as part, pa.OSFile(str(part), "wb") as sink:
+        batch = _record_batch(rows)
+        with pa.ipc.new_file(sink, batch.schema) as writer:
+            writer.write_batch(batch)
+    write_whole(crc_path(path), block_crcs(path).astype("<u4").tobytes())
+    return ShardInfo(
+        path=path.relative_to(folder).as_posix(),
+        bucket=bucket,
+        held_out=held_out,
+        rows=rows.num_rows,
+        real_tokens=int(rows.lengths.sum(dtype=np.int64)),
+        sequences=len(rows.lengths),
+        max_sequences=int(np.diff(rows.row_ends, prepend=0).max(initial=0)),
+        bytes=path.stat().st_size,
+        sha256=sha256_file(path),
+    )
+
+
+def open_shard(path: Path) -> Rows:
+    """A shard's rows as numpy views of the mapped file; nothing is copied or checked but its shape.
+
+    Raises:
+        FormatError: the file is missing, or is no shard.
+    """
+    try:
+        with path.open("rb") as file:
+            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        with pa.ipc.open_file(pa.BufferReader(pa.py_buffer(data))) as reader:
+            batch = reader.get_batch(0)
+        tokens, lengths = batch.column("tokens"), batch.column("lengths")
+        return Rows(
+            tokens=_values(tokens.values).reshape(batch.num_rows, tokens.type.list_size),
+            row_ends=_values(lengths.offsets)[1:].astype(np.int64),
+            lengths=_values(lengths.values),
+            doc_ids=_values(batch.column("doc_ids").values),
+            starts=_values(batch.column("starts").values),
+        )
+    except FileNotFoundError:
+        raise FormatError(
+            f"{path}: no such shard. Build the run again; whole shards are kept."
+        ) from None
+    except (OSError, ValueError, KeyError, pa.ArrowInvalid) as error:
+        raise FormatError(
+            f"{path}: expected an Arrow file of rows, found something else ({error}). "
+            "Delete it and build the run again; whole shards are kept."
+        ) from None
+
+
+def block_crcs(path: Path) -> NDArray[np.uint32]:
+    """(blocks,) the CRC-32 of each MiB of a file, the last one shorter."""
+    with path.open("rb") as file:
+        blocks = iter(lambda: file.read(CRC_BLOCK_BYTES), b"")
+        return np.fromiter((zlib.crc32(block) for block in blocks), np.uint32)
+
+
+def crc_path(path: Path) -> Path:
+    """Where a shard's block checksums stand: little-endian uint32, one a MiB."""
+    return path.with_name(path.name + ".crc32")
+
+
+def _record_batch(rows: Rows) -> pa.RecordBatch:
+    offsets = pa.array(np.concatenate([[0], rows.row_ends]).astype(np.int32))
+    columns = {
+        "tokens": pa.FixedSizeListArray.from_arrays(pa.array(rows.tokens.ravel()), rows.row_tokens),
+        "lengths": pa.ListArray.from_arrays(offsets, pa.array(rows.lengths)),
+        "doc_ids": pa.ListArray.from_arrays(offsets, pa.array(rows.doc_ids)),
+        "starts": pa.ListArray.from_arrays(offsets, pa.array(rows.starts)),
+        "num_padding": pa.array((rows.row_tokens - rows.real_tokens()).astype(np.int32)),
+    }
+    return pa.RecordBatch.from_pydict(columns)
+
+
+def _values(array: pa.Array) -> NDArray[Any]:
+    values: NDArray[Any] = array.to_numpy(zero_copy_only=True)
+    return values

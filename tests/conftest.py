@@ -1,0 +1,17 @@
+"""What tests share: the folder of real text, if there is one."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def test_data() -> Path:
+    """The folder that TOKENMILL_TEST_DATA names; without it the test is skipped, loudly."""
+    folder = os.environ.get("TOKENMILL_TEST_DATA")
+    if not folder:
+        pytest.skip("TOKENMILL_TEST_DATA names no folder of real text")
+    if not Path(folder).is_dir():
+        pytest.fail(f"TOKENMILL_TEST_DATA={folder}: no such folder")
+    return Path(folder)
