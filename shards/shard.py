@@ -12,7 +12,6 @@ row is read at a computed offset without Arrow. Beside each shard stands `<name>
 for each MiB of the file.
 """
 
-import mmap
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,9 +88,8 @@ def open_shard(path: Path) -> Rows:
         FormatError: the file is missing, or is no shard.
     """
     try:
-        with path.open("rb") as file:
-            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        with pa.ipc.open_file(pa.BufferReader(pa.py_buffer(data))) as reader:
+        # The views keep the mapping alive; no file descriptor stays open.
+        with pa.memory_map(str(path)) as data, pa.ipc.open_file(data) as reader:
             batch = reader.get_batch(0)
         tokens, lengths = batch.column("tokens"), batch.column("lengths")
         return Rows(
@@ -137,5 +135,7 @@ def _record_batch(rows: Rows) -> pa.RecordBatch:
 
 
 def _values(array: pa.Array) -> NDArray[Any]:
-    values: NDArray[Any] = array.to_numpy(zero_copy_only=True)
-    return values
+    # Not to_numpy, which imports pandas first.
+    dtype = np.dtype(str(array.type))
+    buffer = array.buffers()[-1]
+    return np.frombuffer(buffer, dtype, len(array), array.offset * dtype.itemsize)

@@ -1,0 +1,93 @@
+"""The loader's state: a step, the settings that give it meaning, a witness that they still do.
+
+    {"order": "order-1", "phase": "phase2", "step": 70000, "settings": {...}, "manifest": "9f2c...",
+     "counts_before": {...}, "witness": {"last": "5be0...", "next": "c71a..."}}
+
+A step alone would be enough to go on. The rest is there to refuse: whoever changes the seed, the
+mixture, the data or this code would go on with another order, see rows twice or never, and not
+notice. The witness is a digest of the last and the next step's rows, their documents and their
+masks' keys; loading computes it anew. It is a few hundred bytes, the same on all ranks, and holds
+no data.
+"""
+
+from hashlib import blake2b
+from typing import Any
+
+from tokenmill.errors import ResumeError
+from tokenmill.loader.order import ORDER_VERSION
+from tokenmill.loader.phase import Phase
+from tokenmill.loader.plan import PhasePlan
+from tokenmill.shards.settings import to_mapping
+
+
+def state_of(phase: Phase, step: int) -> dict[str, Any]:
+    """The state of a loader whose next step is this one. JSON-able, at most 2 KB."""
+    return {**_facts(phase.plan), "step": step, "witness": _witness(phase, step)}
+
+
+def step_of(state: dict[str, Any], phase: Phase) -> int:
+    """The next step that a state stands at.
+
+    Raises:
+        ResumeError: it belongs to another phase, seed, mixture, setting, pack or order, or the rows
+            differ.
+    """
+    facts = _facts(phase.plan)
+    missing = sorted({*facts, "step", "witness"} - state.keys())
+    if missing:
+        raise ResumeError(f"this is no loader state: {', '.join(missing)} missing. {_ADVICE}")
+    for name, cause in _CAUSES.items():
+        if state[name] != facts[name]:
+            raise ResumeError(_difference(cause, state[name], facts[name]))
+    step = int(state["step"])
+    expected, found = state["witness"], _witness(phase, step)
+    if expected != found:
+        raise ResumeError(
+            f"rows: the order around step {step:,} is another one (digests were {expected}, "
+            f"are {found}) although settings and manifest are the same: shards were replaced, or "
+            f"the code's order changed. {_ADVICE}"
+        )
+    return step
+
+
+_ADVICE = "Bring back what the state was saved with, or start the phase anew."
+
+_CAUSES = {
+    "order": "the version of the order",
+    "phase": "the phase",
+    "settings": "the loader's settings",
+    "manifest": "the manifest's root hash",
+    "counts_before": "what earlier phases read of the pack",
+}
+
+
+def _facts(plan: PhasePlan) -> dict[str, Any]:
+    names = [bucket.name for bucket in plan.buckets]
+    return {
+        "order": ORDER_VERSION,
+        "phase": plan.name,
+        "settings": to_mapping(plan.config),
+        "manifest": plan.manifest.root,
+        "counts_before": dict(zip(names, plan.counts_before, strict=True)),
+    }
+
+
+def _witness(phase: Phase, step: int) -> dict[str, str | None]:
+    return {"last": _digest(phase, step - 1) if step else None, "next": _digest(phase, step)}
+
+
+def _digest(phase: Phase, step: int) -> str:
+    rows = phase.step_rows(step)
+    digest = blake2b(digest_size=8)
+    for array in (rows.rows, rows.mask_keys, rows.sequences.lengths, rows.sequences.doc_ids):
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def _difference(cause: str, then: Any, now: Any) -> str:
+    """Name what differs; of settings, those that do."""
+    if isinstance(then, dict) and isinstance(now, dict):
+        names = [name for name in {**then, **now} if then.get(name) != now.get(name)]
+        then = ", ".join(f"{name} {then.get(name)}" for name in names)
+        now = ", ".join(f"{name} {now.get(name)}" for name in names)
+    return f"{cause}: the state was saved with {then}, the run has {now}. {_ADVICE}"

@@ -1,0 +1,114 @@
+"""Small runs for the loader's tests: shards of random sequences, and the run.json over them.
+
+Ids 0 to 4 are special ([PAD] [CLS] [SEP] [MASK] [UNK]), 5 to 99 ordinary. Buckets are 0-7, 8-15 and
+16+, rows have 64 tokens, no sequence has more than 24.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tokenmill.shards.manifest import FORMAT_VERSION, Manifest, ShardInfo, root_hash, write_manifest
+from tokenmill.shards.run import PhaseInfo, TokenizerInfo, new_run, pack_folder, write_run
+from tokenmill.shards.shard import Rows, write_shard
+
+ROW_TOKENS = 64
+MAX_LENGTH = 24
+EDGES = (8, 16)
+LENGTHS = {"0-7": (3, 8), "8-15": (8, 16), "16+": (16, 25)}
+ROWS_PER_SHARD = 5
+TOKENIZER = TokenizerInfo(
+    sha256="f" * 64,
+    vocab_size=100,
+    pad_id=0,
+    cls_id=1,
+    sep_id=2,
+    mask_id=3,
+    unk_id=4,
+    special_ids=(0, 1, 2, 3, 4),
+)
+
+
+def make_run(
+    folder: Path,
+    phases: Mapping[str, Mapping[str, Any]] | None = None,
+    *,
+    rows: Mapping[str, int] | None = None,
+    held_out: Mapping[str, int] | None = None,
+    packs: tuple[str, ...] = ("short",),
+) -> Path:
+    """A finished run.
+
+    Args:
+        phases: settings of each phase's loader; "pack" and "tokens" go to the phase itself.
+        rows: rows to train on in each bucket.
+        held_out: held-out rows in each bucket.
+    """
+    for pack in packs:
+        make_pack(folder, pack, rows or {"0-7": 7, "8-15": 11, "16+": 4}, held_out or {})
+    infos = {}
+    for name, settings in (phases or {"phase1": {}}).items():
+        loader = {"mixture": {"all": 1.0}, "batch_tokens": 5 * ROW_TOKENS, **settings}
+        pack = loader.pop("pack", packs[0])
+        schedule = {"tokens": loader.pop("tokens", 20 * ROW_TOKENS)}
+        infos[name] = PhaseInfo(pack=pack, loader=loader, schedule=schedule)
+    write_run(folder, new_run("test", TOKENIZER, infos, {}))
+    return folder
+
+
+def make_pack(
+    run: Path, pack: str, rows: Mapping[str, int], held_out: Mapping[str, int], seed: int = 0
+) -> None:
+    folder = pack_folder(run, pack)
+    generator = np.random.default_rng(seed)
+    shards: list[ShardInfo] = []
+    for is_held_out, sizes in ((False, rows), (True, held_out)):
+        for bucket, num_rows in sizes.items():
+            for first in range(0, num_rows, ROWS_PER_SHARD):
+                below = folder / "held-out" / bucket if is_held_out else folder / bucket
+                shards.append(
+                    write_shard(
+                        below / f"{first:05d}.arrow",
+                        random_rows(generator, min(ROWS_PER_SHARD, num_rows - first), bucket),
+                        bucket=bucket,
+                        held_out=is_held_out,
+                        folder=folder,
+                    )
+                )
+    manifest = Manifest(
+        format_version=FORMAT_VERSION,
+        pack=pack,
+        row_tokens=ROW_TOKENS,
+        max_length=MAX_LENGTH,
+        overlong="split",
+        dtype="uint16",
+        bucket_edges=EDGES,
+        tokenizer_sha256=TOKENIZER.sha256,
+        keys=(),
+        tokens_cut=0,
+        shards=tuple(shards),
+        root=root_hash((shard.path, shard.sha256) for shard in shards),
+    )
+    write_manifest(folder, manifest)
+
+
+def random_rows(generator: np.random.Generator, num_rows: int, bucket: str) -> Rows:
+    tokens = np.full((num_rows, ROW_TOKENS), TOKENIZER.pad_id, np.uint16)
+    lengths, row_ends = [], []
+    for row in range(num_rows):
+        end = 0
+        while end + (length := int(generator.integers(*LENGTHS[bucket]))) <= ROW_TOKENS:
+            text = generator.integers(4, TOKENIZER.vocab_size, length - 2)  # [UNK] is among it
+            tokens[row, end : end + length] = [TOKENIZER.cls_id, *text, TOKENIZER.sep_id]
+            end += length
+            lengths.append(length)
+        row_ends.append(len(lengths))
+    return Rows(
+        tokens=tokens,
+        row_ends=np.array(row_ends, np.int64),
+        lengths=np.array(lengths, np.int32),
+        doc_ids=generator.integers(1, 1 << 64, len(lengths), np.uint64, endpoint=False),
+        starts=np.zeros(len(lengths), np.int32),
+    )
