@@ -6,7 +6,8 @@
     ├── TokenizerError   a tokenizer cannot be loaded, or gives another answer than its reference
     ├── FormatError      a shard, manifest or run on disk is damaged or of another version
     ├── RunError         the run's folder cannot be used: locked, unwritable, disk too small
-    └── ResumeError      a checkpoint or loader state does not belong to this run, code or data
+    ├── ResumeError      a checkpoint or loader state does not belong to this run, code or data
+    └── NonFiniteLossError    the loss of a training step is infinite or no number
 
 A message says what was expected, what was found, where, and what to do. The command line prints
 it as one line and exits with 2; every other exception is a bug and keeps its traceback.
@@ -39,3 +40,7 @@ class RunError(TokenmillError):
 
 class ResumeError(TokenmillError):
     """A state belongs to other data, settings or code: start anew or bring the old ones back."""
+
+
+class NonFiniteLossError(TokenmillError):
+    """The loss became infinite or no number: lower the learning rate, or look at the documents."""
