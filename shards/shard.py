@@ -22,6 +22,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from tokenmill.errors import FormatError
+from tokenmill.shards.arrays import as_numpy
 from tokenmill.shards.files import sha256_file, write_whole, writing
 from tokenmill.shards.manifest import ShardInfo
 
@@ -93,11 +94,11 @@ def open_shard(path: Path) -> Rows:
             batch = reader.get_batch(0)
         tokens, lengths = batch.column("tokens"), batch.column("lengths")
         return Rows(
-            tokens=_values(tokens.values).reshape(batch.num_rows, tokens.type.list_size),
-            row_ends=_values(lengths.offsets)[1:].astype(np.int64),
-            lengths=_values(lengths.values),
-            doc_ids=_values(batch.column("doc_ids").values),
-            starts=_values(batch.column("starts").values),
+            tokens=as_numpy(tokens.values).reshape(batch.num_rows, tokens.type.list_size),
+            row_ends=as_numpy(lengths.offsets)[1:].astype(np.int64),
+            lengths=as_numpy(lengths.values),
+            doc_ids=as_numpy(batch.column("doc_ids").values),
+            starts=as_numpy(batch.column("starts").values),
         )
     except FileNotFoundError:
         raise FormatError(
@@ -132,10 +133,3 @@ def _record_batch(rows: Rows) -> pa.RecordBatch:
         "num_padding": pa.array((rows.row_tokens - rows.real_tokens()).astype(np.int32)),
     }
     return pa.RecordBatch.from_pydict(columns)
-
-
-def _values(array: pa.Array) -> NDArray[Any]:
-    # Not to_numpy, which imports pandas first.
-    dtype = np.dtype(str(array.type))
-    buffer = array.buffers()[-1]
-    return np.frombuffer(buffer, dtype, len(array), array.offset * dtype.itemsize)

@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+# Tests share few cores with each other's processes; threads that spin for more would stall them.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 
 @pytest.fixture(scope="session")
 def test_data() -> Path:
