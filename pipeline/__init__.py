@@ -1,0 +1,1 @@
+"""From sources to shards: fetch, mill, dedup, settle, pack; plan, engines, report."""

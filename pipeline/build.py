@@ -1,0 +1,170 @@
+"""Build: fetch, mill, dedup, settle, pack, and the finish.
+
+Each stage asks for the receipts that are still good and runs the rest. Everything below is
+decided by the inputs and the settings alone, so that a build that was killed and one that was not
+end with the same root.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from tokenmill.pipeline.corpus import Corpus, check_disk
+from tokenmill.pipeline.duplicates import DedupTask, find_duplicates, num_partitions
+from tokenmill.pipeline.engine import Engine
+from tokenmill.pipeline.finish import Built, Stages, finish_run
+from tokenmill.pipeline.identify import identify, identify_tasks, input_files
+from tokenmill.pipeline.lock import locked
+from tokenmill.pipeline.mill import MillTask, mill
+from tokenmill.pipeline.pack import PackTask, RowShape, pack, pack_name, plan_groups
+from tokenmill.pipeline.plan import Unit, Unreadable, check_file_ids, plan_units
+from tokenmill.pipeline.progress import show_progress
+from tokenmill.pipeline.receipts import Receipt, Task, find_receipt, paths, sweep
+from tokenmill.pipeline.settle import SettleTask, settle
+from tokenmill.pipeline.sources import list_files
+from tokenmill.shards.files import remove_parts
+from tokenmill.shards.run import TokenizerInfo
+from tokenmill.tokenizer import Encoder, load_tokenizer
+
+T = TypeVar("T", bound=Task)
+
+
+def build(corpus: Corpus, run: Path, engine: Callable[[], Engine]) -> Built:
+    """Bring a run to its end, from wherever it stands.
+
+    Args:
+        engine: starts the engine; called once the settings and inputs are known to be sound.
+
+    Raises:
+        TokenmillError: a setting, an input, the disk or the run stands in the way.
+    """
+    with locked(run):
+        remove_parts(run)
+        encoder = _settle_tokenizer(corpus.tokenizer, run / "tokenizer")
+        special = encoder.special
+        listed = {name: list_files(name, source) for name, source in corpus.sources.items()}
+        check_disk(corpus, run, listed)
+        (run / "run.json").unlink(missing_ok=True)  # not finished, until it is again
+        started = engine()
+        try:
+            return _Build(corpus, run, started, special).run_stages(listed)
+        finally:
+            started.close()
+
+
+class _Build:
+    """One build, stage by stage; holds what all stages need."""
+
+    def __init__(self, corpus: Corpus, run: Path, engine: Engine, special: TokenizerInfo) -> None:
+        self.corpus, self.run, self.engine, self.special = corpus, run, engine, special
+
+    def run_stages(self, listed: Mapping[str, list[tuple[str, Path]]]) -> Built:
+        units, unreadable = self.plan(listed)
+        milled = self.stage(mill, mill_tasks(self.corpus, self.run, units, self.special.sha256))
+        settled = self.settle(units, milled)
+        packed = {shape: self.pack(units, milled, settled, shape) for shape in self.corpus.shapes}
+        return finish_run(
+            self.corpus, self.run, self.special, Stages(milled, settled, packed), unreadable
+        )
+
+    def plan(
+        self, listed: Mapping[str, list[tuple[str, Path]]]
+    ) -> tuple[list[Unit], list[Unreadable]]:
+        tasks = [
+            task for name, files in listed.items() for task in identify_tasks(self.run, name, files)
+        ]
+        receipts = self.stage(identify, tasks)
+        units: list[Unit] = []
+        unreadable: list[Unreadable] = []
+        for name, source in self.corpus.sources.items():
+            mine = [task for task in tasks if task.source == name]
+            files = [file for task in mine for file in input_files(task, receipts[task.name])]
+            planned, broken = plan_units(name, source, files)
+            units += planned
+            unreadable += broken
+        check_file_ids(units)
+        return units, unreadable
+
+    def settle(self, units: Sequence[Unit], milled: Mapping[str, Receipt]) -> dict[str, Receipt]:
+        dedup: dict[str, Receipt] = {}
+        if self.corpus.dedup.exact:
+            num = num_partitions(sum(r.counts.get("documents", 0) for r in milled.values()))
+            files = [path for unit in units for path in paths(milled[unit.name], "tokens-")]
+            keys = tuple(milled[unit.name].key for unit in units)
+            tasks = [DedupTask(self.run, p, num, tuple(files), keys) for p in range(num)]
+            dedup = self.stage(find_duplicates, tasks)
+        removals = tuple(output.path for receipt in dedup.values() for output in receipt.outputs)
+        upstream = tuple(output.sha256 for receipt in dedup.values() for output in receipt.outputs)
+        return self.stage(
+            settle,
+            [
+                SettleTask(
+                    self.run,
+                    unit.name,
+                    tuple(paths(milled[unit.name], "decisions-")),
+                    removals,
+                    self.corpus.held_out,
+                    (milled[unit.name].key, *upstream),
+                )
+                for unit in units
+            ],
+        )
+
+    def pack(
+        self,
+        units: Sequence[Unit],
+        milled: Mapping[str, Receipt],
+        settled: Mapping[str, Receipt],
+        shape: RowShape,
+    ) -> dict[str, Receipt]:
+        tokens = {unit.name: settled[unit.name].counts.get("tokens.kept", 0) for unit in units}
+        tasks = []
+        for number, group in enumerate(plan_groups(tokens)):
+            tasks.append(
+                PackTask(
+                    run=self.run,
+                    packing=self.corpus.packing,
+                    shape=shape,
+                    group=number,
+                    units=tuple(group),
+                    token_files=tuple(p for u in group for p in paths(milled[u], "tokens-")),
+                    decision_files=tuple(o.path for u in group for o in settled[u].outputs),
+                    tokenizer=self.special,
+                    upstream=tuple(settled[u].key for u in group),
+                )
+            )
+        return self.stage(pack, tasks, below=pack_name(self.corpus.packing, shape))
+
+    def stage(
+        self, function: Callable[[T], Receipt], tasks: Sequence[T], below: str = ""
+    ) -> dict[str, Receipt]:
+        """The receipts of all tasks by name: old ones that still hold, and new ones."""
+        if not tasks:
+            return {}
+        stage = tasks[0].stage
+        sweep(self.run, stage, [task.name for task in tasks], below)
+        receipts = {task.name: find_receipt(task) for task in tasks}
+        todo = [task for task in tasks if receipts[task.name] is None]
+        done = self.engine.run(function, todo)
+        shown = show_progress(stage, len(todo), len(tasks) - len(todo), done)
+        receipts |= {receipt.name: receipt for receipt in shown}
+        return {name: receipt for name, receipt in receipts.items() if receipt is not None}
+
+
+def mill_tasks(
+    corpus: Corpus, run: Path, units: Sequence[Unit], tokenizer_sha256: str
+) -> list[MillTask]:
+    """What the mill has to do for each unit, in the order of the plan."""
+    return [
+        MillTask(
+            run, unit, corpus.sources[unit.source], corpus.filters, corpus.text, tokenizer_sha256
+        )
+        for unit in units
+    ]
+
+
+def _settle_tokenizer(path: str, folder: Path) -> Encoder:
+    """The recipe's tokenizer, its files in the run."""
+    encoder = load_tokenizer(path)
+    encoder.save(folder)
+    return encoder

@@ -1,0 +1,50 @@
+"""A batch of documents on its way through the mill, and what could not become one."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+POSITION_BITS = 24
+"""The lower bits of a doc_id; the upper 40 name the file."""
+
+BATCH_BYTES = 8 << 20
+"""About how much text a reader puts into one batch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Documents:
+    """Documents as they were read. All arrays have one entry a document."""
+
+    texts: pa.Array
+    """string or large_string, without nulls, valid UTF-8."""
+    doc_ids: NDArray[np.uint64]
+    positions: NDArray[np.int64]
+    """Which record of its file each one is, counted from 0; bad records count."""
+    ids: pa.Array
+    """string; the source's own, or null."""
+    urls: pa.Array
+    licences: pa.Array
+
+
+@dataclass(frozen=True, slots=True)
+class SetAside:
+    """A record, or a whole file, that could not be read."""
+
+    source: str
+    file: str
+    place: str
+    """Where in the file: "record 17", "row group 2", or "file"."""
+    error: str
+
+
+def doc_ids(file_id: int, positions: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """(documents,) 40 bits of the file's id, 24 bits of the position in it.
+
+    Raises:
+        OverflowError: a position that 24 bits cannot hold.
+    """
+    if len(positions) and positions.max() >= 1 << POSITION_BITS:
+        raise OverflowError(f"a file holds more than {1 << POSITION_BITS} documents; cut it")
+    return np.uint64(file_id << POSITION_BITS) | positions.astype(np.uint64)

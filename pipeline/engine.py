@@ -1,0 +1,39 @@
+"""Engines: run a stage's function over many tasks, one task after the other or on Ray.
+
+An engine yields (task, receipt) as tasks end, in any order; the order never reaches an output,
+because outputs are named by the plan. The functions know nothing of engines, so both give the
+same bytes.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol, TypeVar
+
+from tokenmill.pipeline.receipts import Receipt, Task
+
+T = TypeVar("T", bound=Task)
+Function = Callable[[T], Receipt]
+
+
+class Engine(Protocol):
+    """Whatever can run tasks."""
+
+    workers: int
+
+    def run(self, function: Callable[[T], Receipt], tasks: Sequence[T]) -> Iterator[Receipt]:
+        """Run all tasks and yield their receipts as they end."""
+
+    def close(self) -> None:
+        """Give back what the engine holds."""
+
+
+class InlineEngine:
+    """One task after the other in this process: for tests, for debugging, for small machines."""
+
+    workers = 1
+
+    def run(self, function: Callable[[T], Receipt], tasks: Sequence[T]) -> Iterator[Receipt]:
+        for task in tasks:
+            yield function(task)
+
+    def close(self) -> None:
+        pass

@@ -1,0 +1,114 @@
+"""The end of a build: what was set aside, the manifests, the run's description, the root hash.
+
+All of it is derived from the receipts; run.json comes last but one and outputs.json last, so that
+a run that is described is whole.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from tokenmill.pipeline.corpus import Corpus
+from tokenmill.pipeline.pack import RowShape, pack_name
+from tokenmill.pipeline.plan import Unreadable
+from tokenmill.pipeline.receipts import Receipt, clear, paths
+from tokenmill.shards.files import write_whole
+from tokenmill.shards.listing import Output, write_listing
+from tokenmill.shards.manifest import FORMAT_VERSION, Manifest, ShardInfo, root_hash, write_manifest
+from tokenmill.shards.run import TokenizerInfo, new_run, pack_folder, write_run
+from tokenmill.shards.settings import read_settings
+
+
+@dataclass(frozen=True, slots=True)
+class Stages:
+    """The receipts of a build, by name, in the order of the plan."""
+
+    mill: Mapping[str, Receipt]
+    settle: Mapping[str, Receipt]
+    pack: Mapping[RowShape, Mapping[str, Receipt]]
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """What came of a build."""
+
+    run: Path
+    root: str
+    counts: dict[str, int]
+    """Documents and tokens, in all and by reason."""
+    num_set_aside: int
+    manifests: list[Manifest]
+
+
+def finish_run(
+    corpus: Corpus,
+    run: Path,
+    special: TokenizerInfo,
+    stages: Stages,
+    unreadable: Sequence[Unreadable],
+) -> Built:
+    """Write what stands above the shards; the run is whole when this returns."""
+    num_set_aside = _write_set_aside(run, stages.mill, unreadable)
+    manifests = [
+        _write_manifest(corpus, run, special, shape, packed)
+        for shape, packed in stages.pack.items()
+    ]
+    for folder in (run / "shards").glob("*"):
+        if folder.name not in [manifest.pack for manifest in manifests]:
+            clear(folder)  # of a phase that the recipe no longer has
+    write_run(run, new_run(corpus.name, special, corpus.phases, corpus.training))
+    counts: Counter[str] = Counter()
+    for receipt in stages.settle.values():
+        counts.update(receipt.counts)
+    receipts = [*stages.mill.values(), *stages.settle.values()]
+    receipts += [receipt for packed in stages.pack.values() for receipt in packed.values()]
+    known: dict[str, Output] = {o.path: o for receipt in receipts for o in receipt.outputs}
+    listing = write_listing(run, known)
+    return Built(run, listing.root, dict(counts), num_set_aside, manifests)
+
+
+def _write_set_aside(
+    run: Path, milled: Mapping[str, Receipt], unreadable: Sequence[Unreadable]
+) -> int:
+    """RUN/set-aside.jsonl: all that could not be read, in the order of the plan."""
+    entries = [json.dumps({**asdict(file), "place": "file"}, sort_keys=True) for file in unreadable]
+    for receipt in milled.values():
+        for path in paths(receipt, "set-aside"):
+            lines = (run / path).read_text().splitlines()
+            entries += [json.dumps(json.loads(line), sort_keys=True) for line in lines]
+    write_whole(run / "set-aside.jsonl", "".join(entry + "\n" for entry in entries).encode())
+    return len(entries)
+
+
+def _write_manifest(
+    corpus: Corpus,
+    run: Path,
+    special: TokenizerInfo,
+    shape: RowShape,
+    packed: Mapping[str, Receipt],
+) -> Manifest:
+    packing = corpus.packing
+    shards = [
+        read_settings(ShardInfo, shard, receipt.name)
+        for receipt in packed.values()
+        for shard in receipt.details["shards"]
+    ]
+    name = pack_name(packing, shape)
+    manifest = Manifest(
+        format_version=FORMAT_VERSION,
+        pack=name,
+        row_tokens=shape.row_tokens,
+        max_length=shape.max_length,
+        overlong=packing.overlong,
+        dtype="uint16" if special.vocab_size <= 1 << 16 else "uint32",
+        bucket_edges=packing.bucket_edges,
+        tokenizer_sha256=special.sha256,
+        keys=tuple(receipt.key for receipt in packed.values()),
+        tokens_cut=sum(receipt.counts["tokens_cut"] for receipt in packed.values()),
+        shards=tuple(shards),
+        root=root_hash((shard.path, shard.sha256) for shard in shards),
+    )
+    write_manifest(pack_folder(run, name), manifest)
+    return manifest

@@ -1,0 +1,57 @@
+"""The plan of a build in words: which units it would do, and why, and what it needs."""
+
+from collections import Counter
+from pathlib import Path
+
+from tokenmill.pipeline.build import mill_tasks
+from tokenmill.pipeline.corpus import Corpus, check_disk
+from tokenmill.pipeline.identify import identify_tasks
+from tokenmill.pipeline.plan import check_file_ids, plan_units
+from tokenmill.pipeline.receipts import find_receipt, why_not_done
+from tokenmill.pipeline.sources import InputFile, list_files
+from tokenmill.shards.files import sha256_file
+from tokenmill.shards.table import table
+from tokenmill.tokenizer import load_tokenizer
+
+
+def plan_report(corpus: Corpus, run: Path) -> str:
+    """What a build would do now; writes nothing. Inputs are hashed unless a receipt knows them."""
+    listed = {name: list_files(name, source) for name, source in corpus.sources.items()}
+    encoder = load_tokenizer(corpus.tokenizer)
+    sha256 = encoder.special.sha256
+    rows = []
+    lines = []
+    for name, source in corpus.sources.items():
+        files = []
+        for task in identify_tasks(run, name, listed[name]):
+            receipt = find_receipt(task)
+            known = receipt.details["sha256"] if receipt else [None] * len(task.files)
+            files += [
+                InputFile(file, path, size, digest or sha256_file(Path(path)))
+                for (file, path, size, _), digest in zip(task.files, known, strict=True)
+            ]
+        units, unreadable = plan_units(name, source, files)
+        check_file_ids(units)
+        todo: Counter[str] = Counter()
+        for mill_task in mill_tasks(corpus, run, units, sha256):
+            todo["done" if find_receipt(mill_task) else why_not_done(mill_task)] += 1
+        why = ", ".join(f"{count} {reason}" for reason, count in sorted(todo.items()))
+        rows.append(
+            (
+                name,
+                f"{len(files):,}",
+                f"{sum(file.bytes for file in files) / 1e6:,.1f} MB",
+                f"{len(units):,}",
+                why or "nothing to do",
+            )
+        )
+        lines += [f"  {name}/{file.file}: {file.error}" for file in unreadable]
+    parts = [table(("source", "files", "on disk", "units", "mill"), rows)]
+    if lines:
+        parts.append("cannot be read and will be set aside:\n" + "\n".join(lines))
+    if encoder.fallback:
+        parts.append(f"tokenizer  the library's own path is taken: {encoder.fallback}")
+    needed = check_disk(corpus, run, listed)
+    parts.append(f"disk       about {needed / 1e9:,.2f} GB at most")
+    parts.append("dedup, settle and pack follow for whatever the mill changes")
+    return "\n".join(parts)

@@ -1,0 +1,192 @@
+"""Mill: one pass over the text of a unit. Reads, counts, judges, tokenizes, hashes; writes what
+was found.
+
+    milled/<unit>/tokens-000.arrow        doc_id, content_hash, tokens of the documents kept so far
+    milled/<unit>/decisions-000.parquet   a row for every document
+    milled/<unit>/set-aside.jsonl         records that could not be read, if any
+    text/<unit>-000.parquet               doc_id and cleaned text of kept documents
+
+A unit that cannot be entered in the middle may be long: about every 64 MB of text a new part is
+begun. A task that is killed leaves nothing but temporary files, and does the whole unit again.
+"""
+
+import functools
+import json
+import time
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import xxhash
+from numpy.typing import NDArray
+
+from tokenmill.pipeline.decisions import decision_batch
+from tokenmill.pipeline.documents import Documents, SetAside
+from tokenmill.pipeline.filters import REASONS, FilterConfig, Signals, judge
+from tokenmill.pipeline.outputs import Tables
+from tokenmill.pipeline.plan import UNIT_BYTES, Unit
+from tokenmill.pipeline.read import read_unit
+from tokenmill.pipeline.receipts import Receipt, clear, finish
+from tokenmill.pipeline.sources import SourceConfig
+from tokenmill.shards.files import write_whole
+from tokenmill.shards.listing import describe_output
+from tokenmill.tokenizer import Encoder, load_tokenizer
+from tokenmill.tokenizer.counts import count_characters, count_words
+
+VERSION = 1
+GUARD_DOCUMENTS = 8
+"""Documents of each unit that the reference library encodes too."""
+
+
+@dataclass(frozen=True, slots=True)
+class MillTask:
+    """All that decides what the mill writes for a unit, and where."""
+
+    run: Path
+    unit: Unit
+    source: SourceConfig
+    filters: FilterConfig
+    text: Literal["keep", "drop"]
+    tokenizer_sha256: str
+
+    stage: ClassVar[str] = "mill"
+
+    @property
+    def name(self) -> str:
+        return self.unit.name
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        files = [(f.name, f.sha256, f.file_id, f.start, f.stop) for f in self.unit.files]
+        source = self.source
+        columns = [source.kind, source.format, source.columns, source.licence]
+        return {
+            "stage": VERSION,
+            "input": files,
+            "source": [*columns, source.max_document_bytes],
+            "filters": self.filters,
+            "text": self.text,
+            "tokenizer": self.tokenizer_sha256,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Milled:
+    """What the mill found out about a batch. Arrays have one entry a document, tokens excepted."""
+
+    tokens: NDArray[np.uint16 | np.uint32]
+    """(tokens,) of all documents, one after the other, without special tokens."""
+    ends: NDArray[np.int64]
+    """Where each document's tokens end."""
+    signals: Signals
+    verdict: NDArray[np.uint8]
+    hashes: pa.Array
+    """XXH3-128 of each text."""
+
+
+def mill_documents(documents: Documents, encoder: Encoder, task: MillTask) -> Milled:
+    """Tokens, signals and verdicts of a batch: the whole judgement of the mill, without files."""
+    words = encoder.split(documents.texts)
+    tokens, ends = encoder.encode_words(words)
+    num_characters, num_symbols = count_characters(words)
+    signals = Signals(
+        num_words=count_words(words),
+        num_characters=num_characters,
+        symbol_share=(num_symbols / np.maximum(num_characters, 1)).astype(np.float32),
+    )
+    num_tokens = np.diff(ends, prepend=0)
+    verdict = judge(signals, num_tokens, task.filters, task.source.kind)
+    return Milled(tokens, ends, signals, verdict, content_hashes(documents.texts))
+
+
+def mill(task: MillTask) -> Receipt:
+    """Mill a unit and write its files and receipt."""
+    started = time.monotonic()
+    encoder = _encoder(task.run / "tokenizer", task.tokenizer_sha256)
+    folder = task.run / "milled" / task.name
+    clear(folder)
+    for stale in (task.run / "text" / task.name).parent.glob(f"{task.unit.name.split('/')[-1]}-*"):
+        stale.unlink()
+    counts: Counter[str] = Counter()
+    set_aside: list[SetAside] = []
+    with Tables(task.run) as tables:
+        for item in read_unit(task.unit, task.source):
+            if isinstance(item, SetAside):
+                set_aside.append(item)
+                continue
+            if not counts["documents"]:
+                encoder.check(item.texts, num_documents=GUARD_DOCUMENTS)
+            milled = mill_documents(item, encoder, task)
+            _append(tables, task, item, milled, part=counts["bytes"] // UNIT_BYTES)
+            _count(counts, item, milled)
+    outputs = list(tables.described())
+    if set_aside:
+        path = folder / "set-aside.jsonl"
+        lines = [json.dumps(asdict(entry)) + "\n" for entry in set_aside]
+        write_whole(path, "".join(lines).encode())
+        outputs.append(describe_output(task.run, path))
+        counts["set_aside"] = len(set_aside)
+    return finish(task, outputs, counts, started)
+
+
+def content_hashes(texts: pa.Array) -> pa.Array:
+    """(documents,) fixed-size binary: the XXH3-128 of each text's UTF-8 bytes."""
+    texts = texts.cast(pa.large_string())
+    _, offsets_buffer, data = texts.buffers()
+    offsets = np.frombuffer(offsets_buffer, np.int64)[texts.offset : texts.offset + len(texts) + 1]
+    view = memoryview(data) if data else memoryview(b"")
+    digests = [
+        xxhash.xxh3_128_digest(view[start:stop])
+        for start, stop in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True)
+    ]
+    return pa.array(digests, pa.binary(16))
+
+
+def _append(
+    tables: Tables, task: MillTask, documents: Documents, milled: Milled, part: int
+) -> None:
+    folder = task.run / "milled" / task.name
+    decisions = decision_batch(
+        task.unit.source,
+        task.name,
+        documents,
+        milled.signals,
+        np.diff(milled.ends, prepend=0),
+        milled.hashes,
+        milled.verdict,
+    )
+    tables.append(folder / f"decisions-{part:03d}.parquet", decisions)
+    kept = pa.array(np.flatnonzero(milled.verdict == 0))
+    offsets = pa.array(np.concatenate([[0], milled.ends]).astype(np.int64))
+    lists = pa.LargeListArray.from_arrays(offsets, pa.array(milled.tokens))
+    tokens = pa.RecordBatch.from_pydict(
+        {"doc_id": decisions["doc_id"], "content_hash": milled.hashes, "tokens": lists}
+    )
+    tables.append(folder / f"tokens-{part:03d}.arrow", tokens.take(kept))
+    if task.text == "keep":
+        text = pa.RecordBatch.from_pydict({"doc_id": decisions["doc_id"], "text": documents.texts})
+        tables.append(task.run / "text" / f"{task.name}-{part:03d}.parquet", text.take(kept))
+
+
+def _count(counts: Counter[str], documents: Documents, milled: Milled) -> None:
+    num_tokens = np.diff(milled.ends, prepend=0)
+    counts["documents"] += len(num_tokens)
+    counts["bytes"] += pc.sum(pc.binary_length(documents.texts)).as_py()
+    counts["tokens"] += int(num_tokens.sum())
+    for reason in np.unique(milled.verdict):
+        chosen = milled.verdict == reason
+        if reason:
+            counts[f"documents.{REASONS[reason]}"] += int(chosen.sum())
+            counts[f"tokens.{REASONS[reason]}"] += int(num_tokens[chosen].sum())
+
+
+@functools.lru_cache(maxsize=1)
+def _encoder(folder: Path, sha256: str) -> Encoder:
+    """One encoder a process: what it has learnt of words serves every unit after."""
+    encoder = load_tokenizer(folder)
+    assert encoder.sha256 == sha256
+    return encoder

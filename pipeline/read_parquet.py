@@ -1,0 +1,101 @@
+"""Read row groups of a parquet file, a batch at a time."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from tokenmill.pipeline.documents import BATCH_BYTES, Documents, SetAside, doc_ids
+from tokenmill.pipeline.plan import UnitFile
+from tokenmill.pipeline.sources import SourceConfig
+from tokenmill.shards.arrays import as_numpy
+
+TEXT_TYPES = (pa.string(), pa.large_string(), pa.binary(), pa.large_binary())
+
+
+def read_parquet(
+    source: str, file: UnitFile, config: SourceConfig
+) -> Iterator[Documents | SetAside]:
+    """The documents of the unit's row groups; positions are rows of the file."""
+    names = [config.columns.text, config.columns.id, config.columns.url, config.columns.licence]
+    columns = [name for name in names if name is not None]
+    try:
+        parquet = pq.ParquetFile(file.path, page_checksum_verification=True)
+    except (pa.ArrowException, OSError) as error:
+        yield SetAside(source, file.name, "file", str(error))
+        return
+    with parquet:
+        footer = parquet.metadata
+        rows = [footer.row_group(group).num_rows for group in range(footer.num_row_groups)]
+        for group in range(file.start, file.stop):
+            position = sum(rows[:group])
+            size = max(1, footer.row_group(group).total_byte_size)
+            batch_rows = max(1, min(rows[group], rows[group] * BATCH_BYTES // size))
+            try:
+                for batch in parquet.iter_batches(batch_rows, [group], columns):
+                    yield from _documents(source, file, config, batch, position)
+                    position += batch.num_rows
+            except (pa.ArrowException, OSError) as error:
+                place = f"row group {group}, from row {position}"
+                yield SetAside(source, file.name, place, str(error).splitlines()[0])
+
+
+def _documents(
+    source: str, file: UnitFile, config: SourceConfig, batch: pa.RecordBatch, position: int
+) -> Iterator[Documents | SetAside]:
+    positions = np.arange(position, position + batch.num_rows)
+    texts = batch.column(config.columns.text)
+    bad = _bad_texts(texts, config)
+    for row, error in bad.items():
+        yield SetAside(source, file.name, f"record {positions[row]}", error)
+    good = np.setdiff1d(np.arange(batch.num_rows), np.fromiter(bad, np.int64, len(bad)))
+    if not len(good):
+        return
+    batch, positions = batch.take(pa.array(good)), positions[good]
+    licences = _strings(batch, config.columns.licence)
+    yield Documents(
+        texts=batch.column(config.columns.text).cast(pa.large_string()),
+        doc_ids=doc_ids(file.file_id, positions),
+        positions=positions,
+        ids=_strings(batch, config.columns.id),
+        urls=_strings(batch, config.columns.url),
+        licences=pc.fill_null(licences, config.licence),
+    )
+
+
+def _bad_texts(texts: pa.Array, config: SourceConfig) -> dict[int, str]:
+    """The rows that hold no usable text, and why."""
+    bad: dict[int, str] = {}
+    if texts.type not in TEXT_TYPES:
+        raise pa.ArrowInvalid(f"column {config.columns.text}: expected text, found {texts.type}")
+    for row in _where(pc.is_null(texts)):
+        bad[row] = "no text (null)"
+    for row in _where(pc.greater(pc.binary_length(texts), config.max_document_bytes)):
+        bad[row] = f"longer than max_document_bytes ({config.max_document_bytes})"
+    try:
+        texts.cast(pa.large_string()).validate(full=True)
+    except pa.ArrowInvalid:
+        for row, text in enumerate(texts.cast(pa.large_binary())):
+            try:
+                (text.as_py() or b"").decode()
+            except UnicodeDecodeError as error:
+                bad[row] = f"not UTF-8: {error}"
+    return bad
+
+
+def _where(mask: pa.BooleanArray) -> list[int]:
+    rows: NDArray[np.int64] = np.flatnonzero(as_numpy(pc.fill_null(mask, False)))
+    return [int(row) for row in rows]
+
+
+def _strings(batch: pa.RecordBatch, column: str | None) -> pa.Array:
+    """A column as strings: lists are joined by commas, numbers are written out."""
+    if column is None:
+        return pa.nulls(batch.num_rows, pa.string())
+    values = batch.column(column)
+    if pa.types.is_list(values.type):
+        values = pc.binary_join(values.cast(pa.list_(pa.string())), ", ")
+    return values.cast(pa.string())

@@ -1,0 +1,123 @@
+"""Settle: the last word on every document of a unit, the mill's and the dedup's together.
+
+decisions/<unit>-000.parquet
+"""
+
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from tokenmill.pipeline.decisions import SCHEMA, reason_names
+from tokenmill.pipeline.duplicates import read_removals
+from tokenmill.pipeline.filters import REASONS, Reason, code
+from tokenmill.pipeline.outputs import Tables
+from tokenmill.pipeline.receipts import Receipt, finish
+from tokenmill.shards.arrays import as_numpy
+
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class SettleTask:
+    """A unit's decisions, and the removals of all partitions."""
+
+    run: Path
+    unit: str
+    decision_files: tuple[str, ...]
+    removal_files: tuple[str, ...]
+    held_out: float
+    """Share of documents that no training row holds, chosen by content hash."""
+    upstream: tuple[str, ...]
+
+    stage: ClassVar[str] = "settle"
+
+    @property
+    def name(self) -> str:
+        return self.unit
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        return {"stage": VERSION, "held_out": self.held_out, "documents": self.upstream}
+
+
+def settle(task: SettleTask) -> Receipt:
+    """Write a unit's final decisions, and its receipt."""
+    started = time.monotonic()
+    removed, kept = read_removals([task.run / path for path in task.removal_files])
+    counts: Counter[str] = Counter()
+    for stale in (task.run / "decisions" / task.unit).parent.glob(f"{task.unit.split('/')[-1]}-*"):
+        stale.unlink()
+    with Tables(task.run) as tables:
+        for path in task.decision_files:
+            part = Path(path).stem.removeprefix("decisions-")
+            out = task.run / "decisions" / f"{task.unit}-{part}.parquet"
+            with pq.ParquetFile(task.run / path) as decisions:
+                for batch in decisions.iter_batches():
+                    settled = _settle_batch(batch, removed, kept, task.held_out)
+                    _count(counts, settled)
+                    tables.append(out, settled)
+    return finish(task, tables.described(), counts, started)
+
+
+def is_held_out(hashes: NDArray[np.uint64], share: float) -> NDArray[np.bool_]:
+    """(documents,) chosen by the first 8 bytes of the content hash: the same ones in every run."""
+    return hashes < np.uint64(min(int(share * 2**64), 2**64 - 1))
+
+
+def first_8_bytes(hashes: pa.Array) -> NDArray[np.uint64]:
+    """(documents,) the upper half of each 16-byte content hash."""
+    data = np.frombuffer(hashes.buffers()[1], np.uint8).reshape(-1, 16)
+    return (
+        data[hashes.offset : hashes.offset + len(hashes), :8]
+        .copy()
+        .view(">u8")[:, 0]
+        .astype(np.uint64)
+    )
+
+
+def _settle_batch(
+    batch: pa.RecordBatch,
+    removed: NDArray[np.uint64],
+    kept: NDArray[np.uint64],
+    held_out: float,
+) -> pa.RecordBatch:
+    verdict = _codes(batch["reason"])
+    doc_ids = as_numpy(batch["doc_id"])
+    place = np.minimum(np.searchsorted(removed, doc_ids), max(len(removed) - 1, 0))
+    duplicate = removed[place] == doc_ids if len(removed) else np.zeros(len(doc_ids), np.bool_)
+    verdict[duplicate] = code(Reason.EXACT_DUPLICATE)
+    originals = kept[place] if len(kept) else doc_ids
+    hold = is_held_out(first_8_bytes(batch["content_hash"]), held_out) & (verdict == 0)
+    columns = {name: batch[name] for name in SCHEMA.names}
+    columns["reason"] = reason_names(verdict)
+    columns["duplicate_of"] = pa.array(originals, pa.uint64(), mask=~duplicate)
+    columns["held_out"] = pa.array(hold)
+    return pa.RecordBatch.from_pydict(columns, SCHEMA)
+
+
+def _codes(reasons: pa.DictionaryArray) -> NDArray[np.uint8]:
+    known = [str(reason) for reason in REASONS]
+    codes = np.array([known.index(name) for name in reasons.dictionary.to_pylist()], np.uint8)
+    verdict: NDArray[np.uint8] = codes[as_numpy(reasons.indices)]
+    return verdict
+
+
+def _count(counts: Counter[str], settled: pa.RecordBatch) -> None:
+    verdict = _codes(settled["reason"])
+    num_tokens = as_numpy(settled["num_tokens"])
+    held_out = as_numpy(settled["held_out"])
+    counts["documents"] += len(verdict)
+    counts["tokens"] += int(num_tokens.sum(dtype=np.int64))
+    for reason in np.unique(verdict):
+        name = REASONS[reason] or "kept"
+        counts[f"documents.{name}"] += int((verdict == reason).sum())
+        counts[f"tokens.{name}"] += int(num_tokens[verdict == reason].sum(dtype=np.int64))
+    counts["documents.held_out"] += int(held_out.sum())
+    counts["tokens.held_out"] += int(num_tokens[held_out].sum(dtype=np.int64))

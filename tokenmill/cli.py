@@ -1,0 +1,101 @@
+"""The command line: raw text to packed token shards, and a loop that trains on them.
+
+    tokenmill build manifests/quickstart.yaml --out runs/quickstart
+    tokenmill train runs/quickstart
+
+Each command parses, calls one function, prints, and returns 0; 1 when something was lost or found
+damaged (it says what), 2 for what the user can mend, in one line. Anything else is a bug and
+keeps its traceback.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from tokenmill import commands
+from tokenmill.errors import TokenmillError
+
+
+def main(argv: list[str] | None = None) -> int:
+    arguments = _parser().parse_args(argv)
+    run: Callable[[argparse.Namespace], int] = arguments.run
+    try:
+        return run(arguments)
+    except TokenmillError as error:
+        print(f"tokenmill {arguments.command}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"tokenmill {arguments.command}: stopped; the same command goes on", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="tokenmill", description=__doc__.split("\n\n")[0])
+    add = parser.add_subparsers(dest="command", required=True, metavar="COMMAND").add_parser
+
+    build = add("build", help="fetch, mill, dedup, pack; goes on where it stopped")
+    _recipe_arguments(build)
+    _run_argument(build)
+    build.add_argument("--engine", choices=("ray", "inline"), default="ray")
+    build.add_argument("--workers", type=_positive, help="tasks at once (default: all cores)")
+    build.add_argument("--address", help="a Ray cluster to join (default: this machine)")
+    build.set_defaults(run=commands.build)
+
+    plan = add("plan", help="what a build would do and why; disk needed")
+    _recipe_arguments(plan)
+    _run_argument(plan)
+    plan.set_defaults(run=commands.plan)
+
+    tokenizer = add("train-tokenizer", help="WordPiece or byte BPE from the recipe's sources")
+    _recipe_arguments(tokenizer)
+    tokenizer.add_argument("--out", type=Path, required=True, help="the tokenizer's folder")
+    tokenizer.set_defaults(run=commands.train_tokenizer)
+
+    mix = add("mix", help="the mixture as a table: tokens, epochs of each subset, first repeat")
+    mix.add_argument("folder", type=Path, metavar="RUN")
+    mix.add_argument("--phase", help="one phase (default: all)")
+    mix.set_defaults(run=commands.mix)
+
+    train = add("train", help="the bundled loop; goes on from its newest checkpoint")
+    train.add_argument("folder", type=Path, metavar="RUN")
+    train.add_argument("--phase", action="append", help="may be repeated (default: all, in order)")
+    train.add_argument("--out", type=Path, help="checkpoints and log (default: RUN/training)")
+    train.add_argument("--device", help="cpu or cuda (default: cuda where there is one)")
+    train.set_defaults(run=commands.train)
+
+    inspect = add("inspect", help="a run, a row as text, a step's documents, a document's fate")
+    inspect.add_argument("folder", type=Path, metavar="RUN")
+    inspect.add_argument("--phase", help="the phase whose rows or steps are meant (default: first)")
+    what = inspect.add_mutually_exclusive_group()
+    what.add_argument("--row", help="BUCKET:NUMBER, e.g. 1024-2047:0")
+    what.add_argument("--step", type=int, help="the documents of one training step")
+    what.add_argument("--document", type=int, help="what is known of a doc_id")
+    inspect.set_defaults(run=commands.inspect)
+
+    verify = add("verify", help="every checksum, the root hash last")
+    verify.add_argument("folder", type=Path, metavar="RUN")
+    verify.set_defaults(run=commands.verify)
+    return parser
+
+
+def _recipe_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("recipe", type=Path, help="a YAML file, e.g. manifests/neobert.yaml")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change one setting, e.g. packing.overlong=split; may be repeated",
+    )
+
+
+def _run_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, required=True, metavar="RUN", help="the run's folder")
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"expected at least 1, found {text}")
+    return number

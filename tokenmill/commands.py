@@ -1,0 +1,147 @@
+"""What each command does: load, call, print."""
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from tokenmill.errors import RecipeError, RunError
+from tokenmill.loader.mixture_table import MixtureLine, mixture_table
+from tokenmill.pipeline import build as building
+from tokenmill.pipeline import inspection
+from tokenmill.pipeline.engine import Engine, InlineEngine
+from tokenmill.pipeline.forecast import plan_report
+from tokenmill.pipeline.report import report
+from tokenmill.pipeline.texts import source_texts
+from tokenmill.recipe import dump_recipe, load_recipe
+from tokenmill.shards.files import write_whole
+from tokenmill.shards.listing import read_listing
+from tokenmill.shards.listing import verify as find_damage
+from tokenmill.shards.run import read_run
+from tokenmill.shards.table import table
+from tokenmill.tokenizer.train import train_tokenizer as train_on
+
+
+def build(arguments: argparse.Namespace) -> int:
+    recipe = load_recipe(arguments.recipe, arguments.set)
+    with writable(arguments.out):
+        write_whole(arguments.out / "recipe.yaml", dump_recipe(recipe).encode())
+    built = building.build(recipe.corpus(), arguments.out, lambda: _engine(arguments))
+    print(report(built))
+    return 1 if built.num_set_aside else 0
+
+
+def plan(arguments: argparse.Namespace) -> int:
+    recipe = load_recipe(arguments.recipe, arguments.set)
+    print(plan_report(recipe.corpus(), arguments.out))
+    return 0
+
+
+def train_tokenizer(arguments: argparse.Namespace) -> int:
+    recipe = load_recipe(arguments.recipe, arguments.set)
+    if recipe.tokenizer_training is None:
+        raise RecipeError(
+            f"{arguments.recipe}: tokenizer_training is missing. Give its kind and vocab_size."
+        )
+    with writable(arguments.out):
+        train_on(source_texts(recipe.sources), recipe.tokenizer_training, arguments.out)
+    print(f"tokenizer  {arguments.out / 'tokenizer.json'}")
+    return 0
+
+
+def mix(arguments: argparse.Namespace) -> int:
+    phases = [arguments.phase] if arguments.phase else list(read_run(arguments.folder).phases)
+    for phase in phases:
+        mixture = mixture_table(arguments.folder, phase)
+        header = ("subset or bucket", "share", "rows", "tokens", "of rows", "of tokens",
+                  "tokens read", "epochs", "first repeat")  # fmt: skip
+        print(
+            f"{phase}: {mixture.num_steps:,} steps of {mixture.rows_per_step:,} rows "
+            f"x {mixture.row_tokens:,} tokens"
+        )
+        subsets = sorted(mixture.subsets, key=lambda line: -line.rows)
+        print(table(header, [_mixture_row(line) for line in (*subsets, *mixture.buckets)]))
+    return 0
+
+
+def train(arguments: argparse.Namespace) -> int:
+    import torch  # takes seconds that the other commands need not wait
+
+    from tokenmill.training.loop import train
+
+    device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
+
+    out = arguments.out or arguments.folder / "training"
+    with writable(out):
+        out.mkdir(parents=True, exist_ok=True)
+    phases = tuple(arguments.phase) if arguments.phase else None
+    summary = train(arguments.folder, out=out, phases=phases, device=device)
+    print(summary)
+    return 0
+
+
+def inspect(arguments: argparse.Namespace) -> int:
+    run = arguments.folder
+    if arguments.document is not None:
+        print(inspection.describe_document(run, arguments.document))
+    elif arguments.row is not None:
+        print(inspection.describe_row(run, _phase(arguments), arguments.row))
+    elif arguments.step is not None:
+        from tokenmill.loader.describe import describe_step
+
+        print(describe_step(run, _phase(arguments), arguments.step))
+    else:
+        print(inspection.describe_run(run))
+    return 0
+
+
+def verify(arguments: argparse.Namespace) -> int:
+    damage = list(find_damage(arguments.folder))
+    for line in damage:
+        print(line)
+    listing = read_listing(arguments.folder)
+    print(f"{len(listing.outputs):,} files checked, {len(damage)} wrong")
+    if damage:
+        print("Delete what is wrong and build again; what is whole is kept.", file=sys.stderr)
+        return 1
+    print(listing.root)
+    return 0
+
+
+@contextlib.contextmanager
+def writable(folder: Path) -> Iterator[None]:
+    """Turn what the system says of a folder that cannot be written into one of our errors."""
+    try:
+        yield
+    except OSError as error:
+        raise RunError(
+            f"{folder}: cannot write there ({error.strerror}). Choose another --out."
+        ) from None
+
+
+def _engine(arguments: argparse.Namespace) -> Engine:
+    if arguments.engine == "inline":
+        return InlineEngine()
+    from tokenmill.pipeline.ray_engine import RayEngine  # Ray takes a second to import
+
+    return RayEngine(workers=arguments.workers, address=arguments.address)
+
+
+def _phase(arguments: argparse.Namespace) -> str:
+    return arguments.phase or next(iter(read_run(arguments.folder).phases))
+
+
+def _mixture_row(line: MixtureLine) -> tuple[str, ...]:
+    repeat = "never" if line.first_repeat_step is None else f"step {line.first_repeat_step:,}"
+    return (
+        line.name,
+        line.share or "",
+        f"{line.rows:,}",
+        f"{line.tokens:,}",
+        f"{line.share_of_rows:.1%}",
+        f"{line.share_of_tokens:.1%}",
+        f"{line.tokens_read:,}",
+        f"{line.epochs_after:.2f}",
+        repeat,
+    )

@@ -1,0 +1,173 @@
+"""A recipe: one YAML of manifests/ as typed settings.
+
+    recipe = load_recipe(Path("manifests/neobert.yaml"), ["sources.refinedweb.path=data"])
+
+A source may name a file to start from with `use: sources/refinedweb.yaml` (beside the recipe) and
+change any key of it. `--set a.b=value` changes or adds one key, the value read as YAML. Paths are
+taken from the working folder.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from tokenmill.errors import RecipeError
+from tokenmill.loader.config import LoaderConfig
+from tokenmill.pipeline.corpus import Corpus
+from tokenmill.pipeline.duplicates import DedupConfig
+from tokenmill.pipeline.filters import FilterConfig
+from tokenmill.pipeline.pack import PackingConfig, RowShape, pack_name
+from tokenmill.pipeline.sources import SourceConfig
+from tokenmill.shards.buckets import Buckets
+from tokenmill.shards.run import PhaseInfo
+from tokenmill.shards.settings import read_settings, to_mapping
+from tokenmill.tokenizer.train import TokenizerTrainingConfig
+from tokenmill.training.config import ScheduleConfig, TrainingConfig
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PhaseConfig:
+    """One phase of training."""
+
+    max_length: int
+    """The longest sequence in tokens, special tokens counted."""
+    row_tokens: int = 16_384
+    """Tokens in a row, at least 4 x max_length, so that rows can be filled."""
+    loader: LoaderConfig
+    schedule: ScheduleConfig
+
+    @property
+    def shape(self) -> RowShape:
+        return RowShape(self.max_length, self.row_tokens)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recipe:
+    """Everything from the sources to the learning rate."""
+
+    name: str
+    tokenizer: str
+    """A folder, a tokenizer.json or vocab.txt, or a hub id."""
+    sources: dict[str, SourceConfig]
+    phases: dict[str, PhaseConfig]
+    """In the order in which they are trained."""
+    training: TrainingConfig
+    filters: FilterConfig = field(default_factory=FilterConfig)
+    dedup: DedupConfig = field(default_factory=DedupConfig)
+    packing: PackingConfig = field(default_factory=PackingConfig)
+    text: Literal["keep", "drop"] = "keep"
+    """Whether the cleaned text of kept documents stays in the run."""
+    held_out: float = 0.001
+    """Share of documents kept for evaluation, chosen by content hash."""
+    tokenizer_training: TokenizerTrainingConfig | None = None
+    """For `tokenmill train-tokenizer`."""
+
+    def __post_init__(self) -> None:
+        if not self.sources or not self.phases:
+            raise RecipeError("a recipe needs at least one source and one phase")
+        if not 0 <= self.held_out < 1:
+            raise RecipeError(f"held_out must be at least 0 and below 1, got {self.held_out}")
+        for name, phase in self.phases.items():
+            self._check_phase(name, phase)
+
+    def _check_phase(self, name: str, phase: PhaseConfig) -> None:
+        if phase.max_length < 3:
+            raise RecipeError(f"phases.{name}.max_length must be at least 3")
+        if phase.row_tokens < 4 * phase.max_length:
+            raise RecipeError(
+                f"phases.{name}.row_tokens must be at least 4 x max_length = "
+                f"{4 * phase.max_length}, got {phase.row_tokens}"
+            )
+        for subset in phase.loader.mixture:
+            try:
+                Buckets(self.packing.bucket_edges).of_subset(subset)
+            except RecipeError as error:
+                raise RecipeError(f"phases.{name}.loader.mixture: {error}") from None
+
+    def corpus(self) -> Corpus:
+        """What the pipeline needs to know."""
+        return Corpus(
+            name=self.name,
+            sources=self.sources,
+            tokenizer=self.tokenizer,
+            filters=self.filters,
+            dedup=self.dedup,
+            packing=self.packing,
+            text=self.text,
+            held_out=self.held_out,
+            shapes=tuple(sorted({phase.shape for phase in self.phases.values()})),
+            phases={
+                name: PhaseInfo(
+                    pack=pack_name(self.packing, phase.shape),
+                    loader=to_mapping(phase.loader),
+                    schedule=to_mapping(phase.schedule),
+                )
+                for name, phase in self.phases.items()
+            },
+            training=to_mapping(self.training),
+        )
+
+
+def load_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
+    """Read a recipe and apply `a.b=value` changes.
+
+    Raises:
+        RecipeError: the file is missing or no YAML, or a setting in it is wrong, with its place.
+    """
+    mapping = _read_yaml(path)
+    for change in changes:
+        _apply(mapping, change)
+    sources = mapping.get("sources")
+    if isinstance(sources, dict):
+        mapping["sources"] = {
+            name: _with_base(path, name, source) for name, source in sources.items()
+        }
+    return read_settings(Recipe, mapping, str(path))
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """The resolved recipe as YAML: every default written out."""
+    return yaml.safe_dump(to_mapping(recipe), sort_keys=False)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        mapping = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise RecipeError(f"{path}: no such recipe. Recipes stand in manifests/.") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise RecipeError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(mapping, dict):
+        raise RecipeError(f"{path}: expected a mapping of settings, found {type(mapping).__name__}")
+    return mapping
+
+
+def _apply(mapping: dict[str, Any], change: str) -> None:
+    place, equals, text = change.partition("=")
+    if not equals or not place:
+        raise RecipeError(f"--set {change}: expected key=value, e.g. packing.overlong=split")
+    *above, key = place.split(".")
+    for name in above:
+        if mapping.get(name) is None:
+            mapping[name] = {}
+        mapping = mapping[name]
+        if not isinstance(mapping, dict):
+            raise RecipeError(f"--set {change}: {name} is a value, it has no keys below it")
+    try:
+        mapping[key] = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise RecipeError(f"--set {change}: {text} is not readable as YAML") from None
+
+
+def _with_base(recipe: Path, name: str, source: Any) -> Any:
+    if not isinstance(source, dict) or "use" not in source:
+        return source
+    base = recipe.parent / str(source["use"])
+    changes = {key: value for key, value in source.items() if key != "use"}
+    try:
+        return {**_read_yaml(base), **changes}
+    except RecipeError as error:
+        raise RecipeError(f"{recipe}: sources.{name}.use: {error}") from None
