@@ -15,7 +15,7 @@ endif
 .PHONY: demo test clean
 
 demo: $(VENV)/installed
-	$(BIN)/python demo.py
+	$(BIN)/python -m demo
 
 test: $(VENV)/installed
 	$(BIN)/ruff check .

@@ -22,31 +22,36 @@ from tokenmill.pipeline.progress import show_progress
 from tokenmill.pipeline.receipts import Receipt, Task, find_receipt, paths, sweep
 from tokenmill.pipeline.settle import SettleTask, settle
 from tokenmill.pipeline.sources import list_files
-from tokenmill.shards.files import remove_parts
+from tokenmill.shards.files import remove_parts, write_whole
 from tokenmill.shards.run import TokenizerInfo
-from tokenmill.tokenizer import Encoder, load_tokenizer
+from tokenmill.tokenizer import load_tokenizer
 
 T = TypeVar("T", bound=Task)
 
 
-def build(corpus: Corpus, run: Path, engine: Callable[[], Engine]) -> Built:
+def build(corpus: Corpus, run: Path, engine: Callable[[], Engine], *, recipe: str = "") -> Built:
     """Bring a run to its end, from wherever it stands.
 
     Args:
         engine: starts the engine; called once the settings and inputs are known to be sound.
+        recipe: the resolved recipe, kept in the run for people.
 
     Raises:
         TokenmillError: a setting, an input, the disk or the run stands in the way.
     """
     with locked(run):
-        remove_parts(run)
-        encoder = _settle_tokenizer(corpus.tokenizer, run / "tokenizer")
+        # All that can be refused is refused before anything of an earlier build is touched.
+        encoder = load_tokenizer(corpus.tokenizer)
         special = encoder.special
         listed = {name: list_files(name, source) for name, source in corpus.sources.items()}
         check_disk(corpus, run, listed)
-        (run / "run.json").unlink(missing_ok=True)  # not finished, until it is again
         started = engine()
         try:
+            remove_parts(run)
+            for name in ("outputs.json", "run.json"):  # not finished, until it is again
+                (run / name).unlink(missing_ok=True)
+            write_whole(run / "recipe.yaml", recipe.encode())
+            encoder.save(run / "tokenizer")
             return _Build(corpus, run, started, special).run_stages(listed)
         finally:
             started.close()
@@ -161,10 +166,3 @@ def mill_tasks(
         )
         for unit in units
     ]
-
-
-def _settle_tokenizer(path: str, folder: Path) -> Encoder:
-    """The recipe's tokenizer, its files in the run."""
-    encoder = load_tokenizer(path)
-    encoder.save(folder)
-    return encoder

@@ -6,6 +6,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from tokenmill.errors import SourceError
+
 POSITION_BITS = 24
 """The lower bits of a doc_id; the upper 40 name the file."""
 
@@ -43,8 +45,11 @@ def doc_ids(file_id: int, positions: NDArray[np.int64]) -> NDArray[np.uint64]:
     """(documents,) 40 bits of the file's id, 24 bits of the position in it.
 
     Raises:
-        OverflowError: a position that 24 bits cannot hold.
+        SourceError: a position that 24 bits cannot hold.
     """
     if len(positions) and positions.max() >= 1 << POSITION_BITS:
-        raise OverflowError(f"a file holds more than {1 << POSITION_BITS} documents; cut it")
+        raise SourceError(
+            f"file {file_id:010x}: more than {1 << POSITION_BITS:,} documents in one file. "
+            "Cut the file, a doc_id holds no larger position."
+        )
     return np.uint64(file_id << POSITION_BITS) | positions.astype(np.uint64)

@@ -2,7 +2,7 @@
 
 The hashes are dealt to partitions by their first byte, so that a task holds at most about 16
 million documents, 40 bytes each. Texts are not read; a 128-bit hash stands for them (a chance of
-1e-20 for a false pair among a billion).
+about 1e-21 for a false pair among a billion).
 
     removals/00000.arrow        doc_id, duplicate_of; sorted by doc_id
 """

@@ -1,8 +1,7 @@
 """Engines: run a stage's function over many tasks, one task after the other or on Ray.
 
-An engine yields (task, receipt) as tasks end, in any order; the order never reaches an output,
-because outputs are named by the plan. The functions know nothing of engines, so both give the
-same bytes.
+An engine yields receipts as tasks end, in any order; the order never reaches an output, because
+outputs are named by the plan. The functions know nothing of engines, so both give the same bytes.
 """
 
 from collections.abc import Callable, Iterator, Sequence

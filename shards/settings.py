@@ -1,7 +1,6 @@
 """Read a JSON or YAML mapping into a frozen dataclass, and say in one line what is wrong with it.
 
-    manifests/wiki.yaml: pack.row_token: unknown key. Did you mean row_tokens? Known keys:
-    max_length, row_tokens.
+    wiki.yaml.packing.overlnog: unknown key. Did you mean overlong? Known keys: bucket_edges, ...
 
 A class states its settings by its fields; this file only walks the types: numbers, strings,
 booleans, None, Path, Literal, StrEnum, tuple[X, ...], dict[str, X], X | None and other

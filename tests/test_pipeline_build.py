@@ -315,3 +315,13 @@ def test_the_real_sample_has_its_known_duplicates_and_little_padding(
             shards = manifest.of_bucket(bucket)
             room = sum(shard.rows for shard in shards) * manifest.row_tokens
             assert sum(shard.real_tokens for shard in shards) / room > 0.995
+
+
+def test_a_refused_build_leaves_a_finished_run_as_it_is(tmp_path):
+    recipe, run = prepare(tmp_path), tmp_path / "run"
+    build(recipe, run)
+    first = root(run)
+    assert build(recipe, run, "--set", "sources.web.path=nowhere") == 2
+    assert build(recipe, run, "--set", "tokenizer=nowhere/vocab.txt") == 2
+    assert main(["verify", str(run)]) == 0
+    assert root(run) == first

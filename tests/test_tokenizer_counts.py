@@ -5,7 +5,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizer_cases import hard_texts
 
-from tokenmill.tokenizer import count_characters, count_words
+from tokenmill.tokenizer import count_characters, count_words, counts
 from tokenmill.tokenizer.words import Splitter
 
 
@@ -47,3 +47,9 @@ def check_counts(texts, splitter=None):
 def test_marks_and_numbers_are_no_symbols(character):
     characters, symbols = count_characters(Splitter().split([character]))
     assert (characters[0], symbols[0]) == (1, 0)
+
+
+def test_no_code_point_outside_the_table_is_a_letter_mark_number_or_space():
+    outside = set(range(0x110000)) - set(counts._ASSIGNED)
+    kinds = {unicodedata.category(chr(point))[0] for point in outside}
+    assert not kinds & set("LMNZ")

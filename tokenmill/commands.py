@@ -15,7 +15,6 @@ from tokenmill.pipeline.forecast import plan_report
 from tokenmill.pipeline.report import report
 from tokenmill.pipeline.texts import source_texts
 from tokenmill.recipe import dump_recipe, load_recipe
-from tokenmill.shards.files import write_whole
 from tokenmill.shards.listing import read_listing
 from tokenmill.shards.listing import verify as find_damage
 from tokenmill.shards.run import read_run
@@ -25,9 +24,9 @@ from tokenmill.tokenizer.train import train_tokenizer as train_on
 
 def build(arguments: argparse.Namespace) -> int:
     recipe = load_recipe(arguments.recipe, arguments.set)
-    with writable(arguments.out):
-        write_whole(arguments.out / "recipe.yaml", dump_recipe(recipe).encode())
-    built = building.build(recipe.corpus(), arguments.out, lambda: _engine(arguments))
+    built = building.build(
+        recipe.corpus(), arguments.out, lambda: _engine(arguments), recipe=dump_recipe(recipe)
+    )
     print(report(built))
     return 1 if built.num_set_aside else 0
 
@@ -77,7 +76,15 @@ def train(arguments: argparse.Namespace) -> int:
         out.mkdir(parents=True, exist_ok=True)
     phases = tuple(arguments.phase) if arguments.phase else None
     summary = train(arguments.folder, out=out, phases=phases, device=device)
-    print(summary)
+    position = summary.position
+    print(f"{position.phase} step {position.phase_step}, {position.real_tokens:,} tokens in all")
+    for subset, loss in summary.held_out.items():
+        print(f"held-out loss of {subset:6s} {loss:.3f} nats a masked token")
+    print(f"log         {out / 'log.jsonl'}")
+    print(f"loss curve  {out / 'loss.svg'}")
+    if not summary.finished:
+        print("stopped by a signal; the same command goes on")
+        return 130
     return 0
 
 
