@@ -95,13 +95,28 @@ def removals_path(run: Path, partition: int) -> Path:
     return run / "removals" / f"{partition:05d}.arrow"
 
 
-def read_removals(paths: list[Path]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-    """All removed documents, rising, and the document that stands for each."""
-    tables = [pa.ipc.open_file(pa.memory_map(str(path))).read_all() for path in paths]
-    doc_ids = np.concatenate([as_numpy(table["doc_id"]) for table in tables] or [_NONE])
-    kept = np.concatenate([as_numpy(table["duplicate_of"]) for table in tables] or [_NONE])
-    order = np.argsort(doc_ids)
-    return doc_ids[order], kept[order]
+def open_removals(paths: list[Path]) -> list[tuple[NDArray[np.uint64], NDArray[np.uint64]]]:
+    """(removed, rising; the document that stands for each) of each partition, mapped from disk."""
+    batches = [pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0) for path in paths]
+    return [(as_numpy(batch["doc_id"]), as_numpy(batch["duplicate_of"])) for batch in batches]
+
+
+def find_removed(
+    partitions: list[tuple[NDArray[np.uint64], NDArray[np.uint64]]], doc_ids: NDArray[np.uint64]
+) -> tuple[NDArray[np.bool_], NDArray[np.uint64]]:
+    """(documents,) which were removed, and (documents,) what stands for those.
+
+    Only the pages around a unit's own ids are read, however many removals there are.
+    """
+    is_removed = np.zeros(len(doc_ids), np.bool_)
+    original = doc_ids.copy()
+    for removed, kept in partitions:
+        place = np.searchsorted(removed, doc_ids)
+        hit = np.flatnonzero(place < len(removed))
+        hit = hit[removed[place[hit]] == doc_ids[hit]]
+        is_removed[hit] = True
+        original[hit] = kept[place[hit]]
+    return is_removed, original
 
 
 _NONE = np.zeros(0, np.uint64)

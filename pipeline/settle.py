@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from tokenmill.pipeline.decisions import SCHEMA, reason_names
-from tokenmill.pipeline.duplicates import read_removals
+from tokenmill.pipeline.duplicates import find_removed, open_removals
 from tokenmill.pipeline.filters import REASONS, Reason, code
 from tokenmill.pipeline.outputs import Tables
 from tokenmill.pipeline.receipts import Receipt, finish
@@ -50,7 +50,7 @@ class SettleTask:
 def settle(task: SettleTask) -> Receipt:
     """Write a unit's final decisions, and its receipt."""
     started = time.monotonic()
-    removed, kept = read_removals([task.run / path for path in task.removal_files])
+    removals = open_removals([task.run / path for path in task.removal_files])
     counts: Counter[str] = Counter()
     for stale in (task.run / "decisions" / task.unit).parent.glob(f"{task.unit.split('/')[-1]}-*"):
         stale.unlink()
@@ -60,7 +60,7 @@ def settle(task: SettleTask) -> Receipt:
             out = task.run / "decisions" / f"{task.unit}-{part}.parquet"
             with pq.ParquetFile(task.run / path) as decisions:
                 for batch in decisions.iter_batches():
-                    settled = _settle_batch(batch, removed, kept, task.held_out)
+                    settled = _settle_batch(batch, removals, task.held_out)
                     _count(counts, settled)
                     tables.append(out, settled)
     return finish(task, tables.described(), counts, started)
@@ -84,16 +84,12 @@ def first_8_bytes(hashes: pa.Array) -> NDArray[np.uint64]:
 
 def _settle_batch(
     batch: pa.RecordBatch,
-    removed: NDArray[np.uint64],
-    kept: NDArray[np.uint64],
+    removals: list[tuple[NDArray[np.uint64], NDArray[np.uint64]]],
     held_out: float,
 ) -> pa.RecordBatch:
     verdict = _codes(batch["reason"])
-    doc_ids = as_numpy(batch["doc_id"])
-    place = np.minimum(np.searchsorted(removed, doc_ids), max(len(removed) - 1, 0))
-    duplicate = removed[place] == doc_ids if len(removed) else np.zeros(len(doc_ids), np.bool_)
+    duplicate, originals = find_removed(removals, as_numpy(batch["doc_id"]))
     verdict[duplicate] = code(Reason.EXACT_DUPLICATE)
-    originals = kept[place] if len(kept) else doc_ids
     hold = is_held_out(first_8_bytes(batch["content_hash"]), held_out) & (verdict == 0)
     columns = {name: batch[name] for name in SCHEMA.names}
     columns["reason"] = reason_names(verdict)

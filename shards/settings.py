@@ -10,6 +10,7 @@ class itself refuses (in __post_init__) gets its place added.
 
 import difflib
 import enum
+import functools
 import types
 import typing
 from collections.abc import Mapping
@@ -35,14 +36,13 @@ def read_settings(cls: type[T], mapping: object, where: str) -> T:
     """
     if not isinstance(mapping, Mapping):
         raise RecipeError(f"{where}: expected a mapping of settings, found {_kind(mapping)}.")
-    known = {field.name: field for field in fields(typing.cast(Any, cls))}
+    hints, required = _settings_of(typing.cast(Any, cls))
     for key in mapping:
-        if key not in known:
-            raise RecipeError(unknown_key(where, str(key), list(known)))
-    hints = get_type_hints(cls)
+        if key not in hints:
+            raise RecipeError(unknown_key(where, str(key), list(hints)))
     values = {key: _convert(hints[key], mapping[key], f"{where}.{key}") for key in mapping}
-    for name, field in known.items():
-        if name not in values and field.default is MISSING and field.default_factory is MISSING:
+    for name in required:
+        if name not in values:
             raise RecipeError(f"{where}.{name}: missing. It has no default; set it.")
     try:
         return cls(**values)
@@ -72,7 +72,18 @@ def unknown_key(where: str, key: str, known: list[str]) -> str:
     return f"{where}.{key}: unknown key.{hint} Known keys: {', '.join(sorted(known))}."
 
 
+@functools.cache
+def _settings_of(cls: type) -> tuple[dict[str, Any], list[str]]:
+    """The type of each setting of a class, and those without a default."""
+    hints = get_type_hints(cls)
+    known = fields(typing.cast(Any, cls))
+    missing = [f for f in known if f.default is MISSING and f.default_factory is MISSING]
+    return {field.name: hints[field.name] for field in known}, [field.name for field in missing]
+
+
 def _convert(hint: Any, value: Any, where: str) -> Any:
+    if type(value) is hint:
+        return value
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (typing.Union, types.UnionType):
         return _convert_union(arguments, value, where)
