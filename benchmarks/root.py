@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -49,10 +50,14 @@ def main() -> int:
             seconds = time.perf_counter() - started
             roots[name] = read_listing(top / str(number)).root
             print(f"{name:32s} {roots[name]}  {seconds:.1f} s", flush=True)
-        name = f"ray, killed {arguments.kills} times"
-        moments = kill_at_random([*words, "--out", str(top / "killed")], arguments.kills, seconds)
-        roots[name] = read_listing(top / "killed").root
-        print(f"{name:32s} {roots[name]}  after {moments} s of each life")
+        moments = []
+        for number in range(arguments.kills):
+            run = top / f"killed-{number}"
+            moment = kill_at_random([*words, "--out", str(run)], seconds)
+            moments.append(moment)
+            name = f"ray, killed after {moment:.1f} s"
+            roots[name] = read_listing(run).root
+            print(f"{name:32s} {roots[name]}", flush=True)
     equal = len(set(roots.values())) == 1
     print("all equal" if equal else "NOT EQUAL")
     if arguments.json:
@@ -60,21 +65,21 @@ def main() -> int:
     return 0 if equal else 1
 
 
-def kill_at_random(command: list[str], kills: int, seconds: float) -> list[float]:
-    """Start the command again and again, kill it at random moments, then let it end."""
-    moments = []
-    for _ in range(kills):
+def kill_at_random(command: list[str], seconds: float) -> float:
+    """Start the command, kill it and all its processes at a random moment, then let it end."""
+    while True:
+        moment = random.uniform(0.1, 0.95) * seconds
         child = subprocess.Popen(command, start_new_session=True,
                                  stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
-        moment = random.uniform(0.1, 0.9) * seconds
         try:
             child.wait(moment)
         except subprocess.TimeoutExpired:
             os.killpg(child.pid, signal.SIGKILL)
             child.wait()
-            moments.append(round(moment, 1))
+            break
+        shutil.rmtree(command[command.index("--out") + 1])  # it was done before its moment
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    return moments
+    return moment
 
 
 if __name__ == "__main__":

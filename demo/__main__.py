@@ -11,6 +11,7 @@ repeats must have the same losses, to the bit. No network is needed.
 import json
 import random
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -50,7 +51,7 @@ def main() -> int:
 def train_with_a_kill() -> bool:
     """Train; kill the process at a random step; train on; compare the steps that came twice."""
     log = TOP / "run" / "training" / "log.jsonl"
-    log.unlink(missing_ok=True)
+    shutil.rmtree(log.parent, ignore_errors=True)  # of an earlier demo
     every = read_run(TOP / "run").training["checkpoint_every_steps"]
     target = random.randint(1, 4) * every + random.randint(STEPS_AFTER_CHECKPOINT, every - 1)
     arguments = command("train", TOP / "run")

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from tokenmill.pipeline.corpus import Corpus, check_disk
+from tokenmill.pipeline.corpus import OWN_FOLDERS, Corpus, check_disk
 from tokenmill.pipeline.duplicates import DedupTask, find_duplicates, num_partitions
 from tokenmill.pipeline.engine import Engine
 from tokenmill.pipeline.finish import Built, Stages, finish_run
@@ -17,12 +17,13 @@ from tokenmill.pipeline.identify import identify, identify_tasks, input_files
 from tokenmill.pipeline.lock import locked
 from tokenmill.pipeline.mill import MillTask, mill
 from tokenmill.pipeline.pack import PackTask, RowShape, pack, pack_name, plan_groups
-from tokenmill.pipeline.plan import Unit, Unreadable, check_file_ids, plan_units
+from tokenmill.pipeline.plan import Unit, Unreadable, check_ids, plan_units
 from tokenmill.pipeline.progress import show_progress
 from tokenmill.pipeline.receipts import Receipt, Task, find_receipt, paths, sweep
 from tokenmill.pipeline.settle import SettleTask, settle
-from tokenmill.pipeline.sources import list_files
+from tokenmill.pipeline.sources import list_files, refuse_own_outputs
 from tokenmill.shards.files import remove_parts, write_whole
+from tokenmill.shards.listing import Output
 from tokenmill.shards.run import TokenizerInfo
 from tokenmill.tokenizer import load_tokenizer
 
@@ -44,10 +45,11 @@ def build(corpus: Corpus, run: Path, engine: Callable[[], Engine], *, recipe: st
         encoder = load_tokenizer(corpus.tokenizer)
         special = encoder.special
         listed = {name: list_files(name, source) for name, source in corpus.sources.items()}
+        refuse_own_outputs(run, listed)
         check_disk(corpus, run, listed)
         started = engine()
         try:
-            remove_parts(run)
+            remove_parts(run, OWN_FOLDERS)
             for name in ("outputs.json", "run.json"):  # not finished, until it is again
                 (run / name).unlink(missing_ok=True)
             write_whole(run / "recipe.yaml", recipe.encode())
@@ -65,7 +67,9 @@ class _Build:
 
     def run_stages(self, listed: Mapping[str, list[tuple[str, Path]]]) -> Built:
         units, unreadable = self.plan(listed)
-        milled = self.stage(mill, mill_tasks(self.corpus, self.run, units, self.special.sha256))
+        milled = self.stage(
+            "mill", mill, mill_tasks(self.corpus, self.run, units, self.special.sha256)
+        )
         settled = self.settle(units, milled)
         packed = {shape: self.pack(units, milled, settled, shape) for shape in self.corpus.shapes}
         return finish_run(
@@ -78,7 +82,7 @@ class _Build:
         tasks = [
             task for name, files in listed.items() for task in identify_tasks(self.run, name, files)
         ]
-        receipts = self.stage(identify, tasks)
+        receipts = self.stage("fetch", identify, tasks)
         units: list[Unit] = []
         unreadable: list[Unreadable] = []
         for name, source in self.corpus.sources.items():
@@ -87,20 +91,21 @@ class _Build:
             planned, broken = plan_units(name, source, files)
             units += planned
             unreadable += broken
-        check_file_ids(units)
+        check_ids(units)
         return units, unreadable
 
     def settle(self, units: Sequence[Unit], milled: Mapping[str, Receipt]) -> dict[str, Receipt]:
-        dedup: dict[str, Receipt] = {}
+        tasks: list[DedupTask] = []
         if self.corpus.dedup.exact:
             num = num_partitions(sum(r.counts.get("documents", 0) for r in milled.values()))
-            files = [path for unit in units for path in paths(milled[unit.name], "tokens-")]
+            files = tuple(path for unit in units for path in paths(milled[unit.name], "tokens-"))
             keys = tuple(milled[unit.name].key for unit in units)
-            tasks = [DedupTask(self.run, p, num, tuple(files), keys) for p in range(num)]
-            dedup = self.stage(find_duplicates, tasks)
+            tasks = [DedupTask(self.run, number, num, files, keys) for number in range(num)]
+        dedup = self.stage("dedup", find_duplicates, tasks)
         removals = tuple(output.path for receipt in dedup.values() for output in receipt.outputs)
         upstream = tuple(output.sha256 for receipt in dedup.values() for output in receipt.outputs)
         return self.stage(
+            "settle",
             settle,
             [
                 SettleTask(
@@ -122,6 +127,10 @@ class _Build:
         settled: Mapping[str, Receipt],
         shape: RowShape,
     ) -> dict[str, Receipt]:
+        def hashed(unit: str) -> list[Output]:
+            tokens = [o for o in milled[unit].outputs if o.path.endswith(".arrow")]
+            return [*tokens, *settled[unit].outputs]
+
         tokens = {unit.name: settled[unit.name].counts.get("tokens.kept", 0) for unit in units}
         tasks = []
         for number, group in enumerate(plan_groups(tokens)):
@@ -131,23 +140,21 @@ class _Build:
                     packing=self.corpus.packing,
                     shape=shape,
                     group=number,
-                    units=tuple(group),
                     token_files=tuple(p for u in group for p in paths(milled[u], "tokens-")),
                     decision_files=tuple(o.path for u in group for o in settled[u].outputs),
                     tokenizer=self.special,
-                    upstream=tuple(settled[u].key for u in group),
+                    upstream=tuple(o.sha256 for u in group for o in hashed(u)),
                 )
             )
-        return self.stage(pack, tasks, below=pack_name(self.corpus.packing, shape))
+        return self.stage("pack", pack, tasks, below=pack_name(self.corpus.packing, shape))
 
     def stage(
-        self, function: Callable[[T], Receipt], tasks: Sequence[T], below: str = ""
+        self, stage: str, function: Callable[[T], Receipt], tasks: Sequence[T], below: str = ""
     ) -> dict[str, Receipt]:
         """The receipts of all tasks by name: old ones that still hold, and new ones."""
+        sweep(self.run, stage, [task.name for task in tasks], below)
         if not tasks:
             return {}
-        stage = tasks[0].stage
-        sweep(self.run, stage, [task.name for task in tasks], below)
         receipts = {task.name: find_receipt(task) for task in tasks}
         todo = [task for task in tasks if receipts[task.name] is None]
         done = self.engine.run(function, todo)

@@ -11,6 +11,7 @@ from tokenmill.pipeline.duplicates import DedupConfig
 from tokenmill.pipeline.filters import FilterConfig
 from tokenmill.pipeline.pack import PackingConfig, RowShape
 from tokenmill.pipeline.sources import SourceConfig
+from tokenmill.shards.listing import FOLDERS
 from tokenmill.shards.run import PhaseInfo
 
 COMPRESSION = 4
@@ -19,6 +20,10 @@ TOKEN_SHARE = 0.5
 """Bytes of uint16 tokens for a byte of text: 0.45 for English and BERT's words."""
 TEXT_SHARE = 0.4
 """Bytes of zstd parquet for a byte of text."""
+
+
+OWN_FOLDERS = ("receipts", "milled", "removals", *FOLDERS)
+"""The folders of a run that a build writes into."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,7 +59,8 @@ def check_disk(corpus: Corpus, run: Path, listed: Mapping[str, Sequence[tuple[st
             text += path.stat().st_size * (COMPRESSION if dense else 1)
     kept_text = TEXT_SHARE if corpus.text == "keep" else 0.0
     needed = int(text * (TOKEN_SHARE * (1 + len(corpus.shapes)) + kept_text))
-    held = sum(path.stat().st_size for path in run.rglob("*") if path.is_file())
+    own = [path for folder in OWN_FOLDERS for path in (run / folder).rglob("*")]
+    held = sum(path.stat().st_size for path in own if path.is_file())
     free = shutil.disk_usage(next(p for p in (run, *run.absolute().parents) if p.exists())).free
     if needed > free + held:
         raise RunError(

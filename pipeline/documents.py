@@ -41,15 +41,15 @@ class SetAside:
     error: str
 
 
-def doc_ids(file_id: int, positions: NDArray[np.int64]) -> NDArray[np.uint64]:
-    """(documents,) 40 bits of the file's id, 24 bits of the position in it.
+def doc_ids(first_id: int, positions: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """(documents,) the first document's id, 40 bits of a hash, and 24 bits of position.
 
     Raises:
         SourceError: a position that 24 bits cannot hold.
     """
     if len(positions) and positions.max() >= 1 << POSITION_BITS:
         raise SourceError(
-            f"file {file_id:010x}: more than {1 << POSITION_BITS:,} documents in one file. "
-            "Cut the file, a doc_id holds no larger position."
+            f"more than {1 << POSITION_BITS:,} documents in one file, whose first has the id "
+            f"{first_id}. Cut the file: a doc_id holds no larger position."
         )
-    return np.uint64(file_id << POSITION_BITS) | positions.astype(np.uint64)
+    return np.uint64(first_id) | positions.astype(np.uint64)

@@ -7,7 +7,6 @@ about 1e-21 for a false pair among a billion).
     removals/00000.arrow        doc_id, duplicate_of; sorted by doc_id
 """
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from tokenmill.pipeline.outputs import Tables
-from tokenmill.pipeline.receipts import Receipt, finish
+from tokenmill.pipeline.receipts import Receipt, begin, finish
 from tokenmill.shards.arrays import as_numpy
 
 VERSION = 1
@@ -62,7 +61,7 @@ class DedupTask:
 
 def find_duplicates(task: DedupTask) -> Receipt:
     """Write the removals of one partition, and its receipt."""
-    started = time.monotonic()
+    started = begin(task)
     doc_ids, high, low = _hashes_of_partition(task)
     removed, kept = later_equals(high, low)
     by_id = np.argsort(doc_ids[removed])

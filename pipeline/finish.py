@@ -13,8 +13,8 @@ from pathlib import Path
 from tokenmill.pipeline.corpus import Corpus
 from tokenmill.pipeline.pack import RowShape, pack_name
 from tokenmill.pipeline.plan import Unreadable
-from tokenmill.pipeline.receipts import Receipt, clear, paths
-from tokenmill.shards.files import write_whole
+from tokenmill.pipeline.receipts import Receipt, paths
+from tokenmill.shards.files import writing
 from tokenmill.shards.listing import Output, write_listing
 from tokenmill.shards.manifest import FORMAT_VERSION, Manifest, ShardInfo, root_hash, write_manifest
 from tokenmill.shards.run import TokenizerInfo, new_run, pack_folder, write_run
@@ -55,9 +55,6 @@ def finish_run(
         _write_manifest(corpus, run, special, shape, packed)
         for shape, packed in stages.pack.items()
     ]
-    for folder in (run / "shards").glob("*"):
-        if folder.name not in [manifest.pack for manifest in manifests]:
-            clear(folder)  # of a phase that the recipe no longer has
     write_run(run, new_run(corpus.name, special, corpus.phases, corpus.training))
     counts: Counter[str] = Counter()
     for receipt in stages.settle.values():
@@ -65,21 +62,41 @@ def finish_run(
     receipts = [*stages.mill.values(), *stages.settle.values()]
     receipts += [receipt for packed in stages.pack.values() for receipt in packed.values()]
     known: dict[str, Output] = {o.path: o for receipt in receipts for o in receipt.outputs}
+    _remove_orphans(run, known, [manifest.pack for manifest in manifests])
     listing = write_listing(run, known)
     return Built(run, listing.root, dict(counts), num_set_aside, manifests)
+
+
+def _remove_orphans(run: Path, known: Mapping[str, Output], packs: Sequence[str]) -> None:
+    """Remove outputs that no receipt names: of a task that died before its receipt, or of a phase
+    that the recipe no longer has."""
+    kept = {*known, *(f"shards/{pack}/manifest.json" for pack in packs)}
+    for folder in ("decisions", "shards", "text"):
+        # Backwards, so that a folder comes after what is in it.
+        for path in sorted((run / folder).rglob("*"), reverse=True):
+            if path.is_dir() and not any(path.iterdir()):
+                path.rmdir()
+            elif path.is_file() and path.relative_to(run).as_posix() not in kept:
+                path.unlink()
 
 
 def _write_set_aside(
     run: Path, milled: Mapping[str, Receipt], unreadable: Sequence[Unreadable]
 ) -> int:
     """RUN/set-aside.jsonl: all that could not be read, in the order of the plan."""
-    entries = [json.dumps({**asdict(file), "place": "file"}, sort_keys=True) for file in unreadable]
-    for receipt in milled.values():
-        for path in paths(receipt, "set-aside"):
-            lines = (run / path).read_text().splitlines()
-            entries += [json.dumps(json.loads(line), sort_keys=True) for line in lines]
-    write_whole(run / "set-aside.jsonl", "".join(entry + "\n" for entry in entries).encode())
-    return len(entries)
+    path = run / "set-aside.jsonl"
+    count = 0
+    with writing(path) as part, part.open("w", encoding="utf-8") as out:
+        for file in unreadable:
+            out.write(json.dumps({**asdict(file), "place": "file"}, sort_keys=True) + "\n")
+            count += 1
+        for receipt in milled.values():
+            for name in paths(receipt, "set-aside"):
+                with (run / name).open(encoding="utf-8") as lines:
+                    for line in lines:
+                        out.write(line)
+                        count += 1
+    return count
 
 
 def _write_manifest(

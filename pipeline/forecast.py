@@ -6,16 +6,16 @@ from pathlib import Path
 from tokenmill.pipeline.build import mill_tasks
 from tokenmill.pipeline.corpus import Corpus, check_disk
 from tokenmill.pipeline.identify import identify_tasks
-from tokenmill.pipeline.plan import check_file_ids, plan_units
+from tokenmill.pipeline.plan import check_ids, plan_units
 from tokenmill.pipeline.receipts import find_receipt, why_not_done
 from tokenmill.pipeline.sources import InputFile, list_files
-from tokenmill.shards.files import sha256_file
 from tokenmill.shards.table import table
 from tokenmill.tokenizer import load_tokenizer
 
 
 def plan_report(corpus: Corpus, run: Path) -> str:
-    """What a build would do now; writes nothing. Inputs are hashed unless a receipt knows them."""
+    """What a build would do now; writes nothing, and hashes nothing: a file whose size or date
+    changed counts as changed."""
     listed = {name: list_files(name, source) for name, source in corpus.sources.items()}
     encoder = load_tokenizer(corpus.tokenizer)
     sha256 = encoder.special.sha256
@@ -27,11 +27,11 @@ def plan_report(corpus: Corpus, run: Path) -> str:
             receipt = find_receipt(task)
             known = receipt.details["sha256"] if receipt else [None] * len(task.files)
             files += [
-                InputFile(file, path, size, digest or sha256_file(Path(path)))
-                for (file, path, size, _), digest in zip(task.files, known, strict=True)
+                InputFile(file, path, size, digest or "not hashed yet", modified)
+                for (file, path, size, modified), digest in zip(task.files, known, strict=True)
             ]
         units, unreadable = plan_units(name, source, files)
-        check_file_ids(units)
+        check_ids(units)
         todo: Counter[str] = Counter()
         for mill_task in mill_tasks(corpus, run, units, sha256):
             todo["done" if find_receipt(mill_task) else why_not_done(mill_task)] += 1

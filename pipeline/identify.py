@@ -4,13 +4,12 @@ A file is read again only when its path, size or modification time changed. Many
 one task.
 """
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from tokenmill.pipeline.receipts import Receipt, finish
+from tokenmill.pipeline.receipts import Receipt, begin, finish
 from tokenmill.pipeline.sources import InputFile
 from tokenmill.shards.files import sha256_file
 
@@ -50,7 +49,7 @@ def identify_tasks(run: Path, source: str, files: list[tuple[str, Path]]) -> lis
 
 def identify(task: IdentifyTask) -> Receipt:
     """Hash the files of a task; the hashes stand in the receipt."""
-    started = time.monotonic()
+    started = begin(task)
     hashes = [sha256_file(Path(path)) for _, path, _, _ in task.files]
     counts = {"files": len(hashes), "bytes": sum(size for _, _, size, _ in task.files)}
     return finish(task, (), counts, started, {"sha256": hashes})
@@ -59,8 +58,10 @@ def identify(task: IdentifyTask) -> Receipt:
 def input_files(task: IdentifyTask, receipt: Receipt) -> list[InputFile]:
     """The task's files with their hashes."""
     return [
-        InputFile(name, path, size, sha256)
-        for (name, path, size, _), sha256 in zip(task.files, receipt.details["sha256"], strict=True)
+        InputFile(name, path, size, sha256, modified)
+        for (name, path, size, modified), sha256 in zip(
+            task.files, receipt.details["sha256"], strict=True
+        )
     ]
 
 

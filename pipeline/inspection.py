@@ -39,7 +39,7 @@ def describe_row(run: Path, phase: str, place: str) -> str:
     bucket, colon, number = place.rpartition(":")
     folder = pack_folder(run, read_run(run).phase(phase).pack)
     shards = read_manifest(folder).of_bucket(bucket)
-    if not colon or not number.isdigit() or not shards:
+    if not colon or not number.isdecimal() or not shards:
         raise RecipeError(f"--row {place}: expected BUCKET:NUMBER with a bucket of {folder}")
     row = int(number)
     encoder = load_tokenizer(run / "tokenizer")

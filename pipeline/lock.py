@@ -1,4 +1,8 @@
-"""One build at a time in a run: an advisory lock that the kernel releases when its holder dies."""
+"""One build at a time in a run: advisory locks that the kernel releases when their holder dies.
+
+Workers may outlive a killed build by some seconds. Each holds a lock of its own while it works,
+and the next build waits for those, so that no late write of theirs meets its own.
+"""
 
 import contextlib
 import fcntl
@@ -15,9 +19,13 @@ def locked(run: Path) -> Iterator[None]:
     """Hold the run's lock for the length of the block.
 
     Raises:
-        RunError: the folder cannot be written, or another build holds the lock.
+        RunError: the folder cannot be written, holds other things, or another build is at work.
     """
     path = run / "lock"
+    if run.is_dir() and not path.exists() and any(run.iterdir()):
+        raise RunError(
+            f"{run}: the folder holds other things and no run. Choose a new or empty --out."
+        )
     try:
         run.mkdir(parents=True, exist_ok=True)
         file = path.open("a+")
@@ -37,4 +45,14 @@ def locked(run: Path) -> Iterator[None]:
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
         file.flush()
+        with (run / "workers.lock").open("a") as workers:
+            fcntl.flock(workers, fcntl.LOCK_EX)  # until the last worker of a killed build is gone
+        yield
+
+
+@contextlib.contextmanager
+def at_work(run: Path) -> Iterator[None]:
+    """Held by a worker while it does a task of the run."""
+    with (run / "workers.lock").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
         yield

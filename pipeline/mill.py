@@ -12,7 +12,6 @@ begun. A task that is killed leaves nothing but temporary files, and does the wh
 
 import functools
 import json
-import time
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,13 +23,14 @@ import pyarrow.compute as pc
 import xxhash
 from numpy.typing import NDArray
 
+from tokenmill.errors import SourceError
 from tokenmill.pipeline.decisions import decision_batch
 from tokenmill.pipeline.documents import Documents, SetAside
 from tokenmill.pipeline.filters import REASONS, FilterConfig, Signals, judge
 from tokenmill.pipeline.outputs import Tables
 from tokenmill.pipeline.plan import UNIT_BYTES, Unit
 from tokenmill.pipeline.read import read_unit
-from tokenmill.pipeline.receipts import Receipt, clear, finish
+from tokenmill.pipeline.receipts import Receipt, begin, clear, finish
 from tokenmill.pipeline.sources import SourceConfig
 from tokenmill.shards.files import write_whole
 from tokenmill.shards.listing import describe_output
@@ -61,7 +61,7 @@ class MillTask:
 
     @property
     def parts(self) -> dict[str, Any]:
-        files = [(f.name, f.sha256, f.file_id, f.start, f.stop) for f in self.unit.files]
+        files = [(f.name, f.file.sha256, f.first_id, f.start, f.stop) for f in self.unit.files]
         source = self.source
         columns = [source.kind, source.format, source.columns, source.licence]
         return {
@@ -105,7 +105,7 @@ def mill_documents(documents: Documents, encoder: Encoder, task: MillTask) -> Mi
 
 def mill(task: MillTask) -> Receipt:
     """Mill a unit and write its files and receipt."""
-    started = time.monotonic()
+    started = begin(task)
     encoder = _encoder(task.run / "tokenizer", task.tokenizer_sha256)
     folder = task.run / "milled" / task.name
     clear(folder)
@@ -113,6 +113,7 @@ def mill(task: MillTask) -> Receipt:
         stale.unlink()
     counts: Counter[str] = Counter()
     set_aside: list[SetAside] = []
+    part = 0
     with Tables(task.run) as tables:
         for item in read_unit(task.unit, task.source):
             if isinstance(item, SetAside):
@@ -121,16 +122,31 @@ def mill(task: MillTask) -> Receipt:
             if not counts["documents"]:
                 encoder.check(item.texts, num_documents=GUARD_DOCUMENTS)
             milled = mill_documents(item, encoder, task)
-            _append(tables, task, item, milled, part=counts["bytes"] // UNIT_BYTES)
+            _append(tables, task, item, milled, part)
             _count(counts, item, milled)
+            if counts["bytes"] >= (part + 1) * UNIT_BYTES:
+                tables.close_part()
+                part += 1
+    _refuse_changed_inputs(task)
     outputs = list(tables.described())
     if set_aside:
         path = folder / "set-aside.jsonl"
-        lines = [json.dumps(asdict(entry)) + "\n" for entry in set_aside]
+        lines = [json.dumps(asdict(entry), sort_keys=True) + "\n" for entry in set_aside]
         write_whole(path, "".join(lines).encode())
         outputs.append(describe_output(task.run, path))
         counts["set_aside"] = len(set_aside)
     return finish(task, outputs, counts, started)
+
+
+def _refuse_changed_inputs(task: MillTask) -> None:
+    """The receipt will vouch for the bytes that were hashed; these must be the ones just read."""
+    for piece in task.unit.files:
+        status = Path(piece.path).stat()
+        if (status.st_size, status.st_mtime_ns) != (piece.file.bytes, piece.file.modified):
+            raise SourceError(
+                f"{piece.path}: changed while the build was reading it. "
+                "Let it rest, then run the same command again; what is done is kept."
+            )
 
 
 def content_hashes(texts: pa.Array) -> pa.Array:

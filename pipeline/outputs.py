@@ -1,4 +1,8 @@
-"""The files of one mill or settle task, written together: all appear at the end, or none."""
+"""The files of a task: each appears whole, or not at all.
+
+A long unit is written in parts; closing a part keeps the number of open files and their memory
+small.
+"""
 
 import contextlib
 from collections.abc import Callable
@@ -41,6 +45,11 @@ class Tables:
             self._writers[path] = self._open(path, part, batch.schema)
             self.paths.append(path)
         self._writers[path](batch)
+
+    def close_part(self) -> None:
+        """Finish the files that are open; the next ones have other names."""
+        self._stack.close()
+        self._writers.clear()
 
     def described(self) -> tuple[Output, ...]:
         """The files for the receipt; after the block."""

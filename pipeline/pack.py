@@ -11,7 +11,7 @@ shard it writes.
 """
 
 import hashlib
-import time
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from tokenmill.errors import RecipeError
 from tokenmill.pipeline.packing import pack_rows
 from tokenmill.pipeline.pieces import Overlong, Pieces, cut_documents
-from tokenmill.pipeline.receipts import Receipt, finish
+from tokenmill.pipeline.receipts import Receipt, begin, finish
 from tokenmill.pipeline.settle import first_8_bytes
 from tokenmill.shards.arrays import as_numpy
 from tokenmill.shards.buckets import Buckets
@@ -78,13 +78,12 @@ class PackTask:
     packing: PackingConfig
     shape: RowShape
     group: int
-    units: tuple[str, ...]
     token_files: tuple[str, ...]
     decision_files: tuple[str, ...]
     """One for each token file, in the same order."""
     tokenizer: TokenizerInfo
     upstream: tuple[str, ...]
-    """The keys of the units' settle receipts."""
+    """The SHA-256 of all these files."""
 
     stage: ClassVar[str] = "pack"
 
@@ -127,19 +126,19 @@ def pack_name(packing: PackingConfig, shape: RowShape) -> str:
 
 def plan_groups(tokens_of_unit: Mapping[str, int]) -> list[list[str]]:
     """Units in groups of about GROUP_TOKENS, drawn by the hash of their names."""
-    num_groups = max(1, round(sum(tokens_of_unit.values()) / GROUP_TOKENS))
+    total = sum(tokens_of_unit.values())
+    # A power of two: when a corpus grows, units stay in their groups until it has doubled.
+    num_groups = 1 << max(0, round(math.log2(max(total, 1) / GROUP_TOKENS)))
     groups: list[list[str]] = [[] for _ in range(num_groups)]
-    filled = [0] * num_groups
-    for unit in sorted(tokens_of_unit, key=lambda name: hashlib.sha256(name.encode()).digest()):
-        emptiest = filled.index(min(filled))
-        groups[emptiest].append(unit)
-        filled[emptiest] += tokens_of_unit[unit]
-    return groups
+    for unit in sorted(tokens_of_unit):
+        digest = hashlib.sha256(unit.encode()).digest()
+        groups[int.from_bytes(digest[:8], "big") % num_groups].append(unit)
+    return [group for group in groups if group] or [[]]
 
 
 def pack(task: PackTask) -> Receipt:
     """Write a group's shards and its receipt."""
-    started = time.monotonic()
+    started = begin(task)
     folder = pack_folder(task.run, task.pack)
     for stale in folder.rglob(f"{task.group:05d}-*"):
         stale.unlink()

@@ -6,7 +6,6 @@ named by their files and places, never by a worker, so a new file makes new unit
 old ones alone.
 """
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -14,7 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tokenmill.errors import SourceError
-from tokenmill.pipeline.sources import InputFile, SourceConfig, file_id
+from tokenmill.pipeline.documents import POSITION_BITS
+from tokenmill.pipeline.sources import InputFile, SourceConfig, name_hash
 
 UNIT_BYTES = 64 << 20
 """Text in a unit: seconds to minutes of work, and small enough to do again."""
@@ -27,15 +27,22 @@ added file moves the bounds of its own unit and hardly ever those of the next.""
 class UnitFile:
     """A file of a unit, or the piece of it that the unit reads."""
 
-    name: str
-    path: str
-    sha256: str
-    file_id: int
-    """The upper 40 bits of its documents' ids."""
+    file: InputFile
+    first_id: int
+    """The doc_id of its first document: 40 bits of a hash, then 24 bits of position. A small file
+    is one document and has all 64 bits of its hash."""
     start: int = 0
     """The first row group, or the first byte."""
     stop: int = -1
     """One past the last row group or byte; -1: to the end."""
+
+    @property
+    def name(self) -> str:
+        return self.file.name
+
+    @property
+    def path(self) -> str:
+        return self.file.path
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +53,6 @@ class Unit:
     """<source>/<file>-<place>; also the name of its outputs."""
     source: str
     files: tuple[UnitFile, ...]
-    bytes: int
-    """About how much it reads; for progress and for the order of work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,21 +80,23 @@ def plan_units(
     return units, unreadable
 
 
-def check_file_ids(units: Sequence[Unit]) -> None:
-    """Refuse two files with one id: their documents could not be told apart.
+def check_ids(units: Sequence[Unit]) -> None:
+    """Refuse two files, or two ranges of one, with one id: their documents could not be told apart.
 
     Raises:
         SourceError: names both files.
     """
-    seen: dict[int, tuple[str, str]] = {}
+    seen: dict[int, tuple[str, str, int]] = {}
     for unit in units:
-        for file in unit.files:
-            place = (unit.source, file.name)
-            other = seen.setdefault(file.file_id, place)
+        for piece in unit.files:
+            # Row groups of one parquet file share its id; their positions differ.
+            start = 0 if piece.name.endswith(".parquet") else piece.start
+            place = (unit.source, piece.name, start)
+            other = seen.setdefault(piece.first_id, place)
             if other != place:
                 raise SourceError(
-                    f"{other[0]}/{other[1]} and {place[0]}/{place[1]}: both names hash to file id "
-                    f"{file.file_id:010x}. Rename one of the files."
+                    f"{other[0]}/{other[1]} and {place[0]}/{place[1]}: both names hash to id "
+                    f"{piece.first_id}. Rename one of the files."
                 )
 
 
@@ -97,65 +104,62 @@ def _units_of_file(source: str, config: SourceConfig, file: InputFile) -> Iterat
     if config.format == "parquet":
         yield from _units_of_parquet(source, config, file)
     elif file.name.endswith((".gz", ".zst")):
-        yield _unit(source, file, "", 0, -1, file.bytes)
+        yield _unit(source, file, 0, -1, counts_from_start=False)
     else:
         for start in range(0, file.bytes, UNIT_BYTES):
             stop = min(start + UNIT_BYTES, file.bytes)
             # A range does not know how many lines come before it: it counts its own.
-            yield _unit(source, file, str(start) if start else "", start, stop, stop - start)
+            yield _unit(source, file, start, stop, counts_from_start=start > 0)
 
 
 def _units_of_parquet(source: str, config: SourceConfig, file: InputFile) -> Iterator[Unit]:
     with pq.ParquetFile(file.path) as parquet:
-        footer = parquet.metadata
-    if config.columns.text not in footer.schema.to_arrow_schema().names:
-        raise ValueError(
-            f"no column {config.columns.text}; "
-            f"it has {', '.join(footer.schema.to_arrow_schema().names)}"
-        )
+        footer, names = parquet.metadata, parquet.schema_arrow.names
+    columns = config.columns
+    for column in (columns.text, columns.id, columns.url, columns.licence):
+        if column is not None and column not in names:
+            raise ValueError(f"no column {column}; it has {', '.join(names)}")
+    if footer.num_rows > 1 << POSITION_BITS:
+        raise ValueError(f"{footer.num_rows:,} rows, more than {1 << POSITION_BITS:,}; cut it")
     sizes = [footer.row_group(group).total_byte_size for group in range(footer.num_row_groups)]
     start = total = 0
     for group, size in enumerate(sizes):
         if total and total + size > UNIT_BYTES:
-            yield _unit(source, file, "", start, group, total)
+            yield _unit(source, file, start, group, counts_from_start=False)
             start, total = group, 0
         total += size
-    if total:
-        yield _unit(source, file, "", start, len(sizes), total)
+    if start < len(sizes) and footer.num_rows:
+        yield _unit(source, file, start, len(sizes), counts_from_start=False)
 
 
-def _unit(
-    source: str, file: InputFile, segment: str, start: int, stop: int, num_bytes: int
-) -> Unit:
-    identity = file_id(source, file.name, segment)
-    piece = UnitFile(file.name, file.path, file.sha256, identity, start, stop)
-    base_id = file_id(source, file.name)
-    return Unit(f"{source}/{_stem(file.name)}-{base_id:010x}-{start}", source, (piece,), num_bytes)
+def _unit(source: str, file: InputFile, start: int, stop: int, *, counts_from_start: bool) -> Unit:
+    whole = name_hash(source, file.name) >> POSITION_BITS
+    own = name_hash(source, file.name, str(start)) >> POSITION_BITS if counts_from_start else whole
+    piece = UnitFile(file, own << POSITION_BITS, start, stop)
+    return Unit(f"{source}/{_stem(file.name)}-{whole:010x}-{start}", source, (piece,))
 
 
 def _units_of_small_files(source: str, files: Sequence[InputFile]) -> Iterator[Unit]:
     run: list[UnitFile] = []
     total = 0
     for file in files:
-        run.append(UnitFile(file.name, file.path, file.sha256, file_id(source, file.name)))
+        run.append(UnitFile(file, name_hash(source, file.name)))
         total += file.bytes
-        boundary = hashlib.blake2b(file.name.encode(), digest_size=4).digest()
-        by_hash = int.from_bytes(boundary, "big") % MANY_FILES_BOUNDARY == 0
+        by_hash = run[-1].first_id % MANY_FILES_BOUNDARY == 0
         if total >= UNIT_BYTES or (by_hash and total >= UNIT_BYTES // 4):
-            yield _unit_of_run(source, run, total)
+            yield _unit_of_run(source, run)
             run, total = [], 0
     if run:
-        yield _unit_of_run(source, run, total)
+        yield _unit_of_run(source, run)
 
 
-def _unit_of_run(source: str, run: list[UnitFile], total: int) -> Unit:
-    return Unit(
-        f"{source}/{_stem(run[0].name)}-{run[0].file_id:010x}-files", source, tuple(run), total
-    )
+def _unit_of_run(source: str, run: list[UnitFile]) -> Unit:
+    first = run[0]
+    identity = first.first_id >> POSITION_BITS
+    return Unit(f"{source}/{_stem(first.name)}-{identity:010x}-files", source, tuple(run))
 
 
 def _stem(name: str) -> str:
-    """A file's name as it may stand in an output's name: short, without folders and odd
-    characters."""
+    """A file's name as it may stand in an output's: short, without folders and odd characters."""
     base = name.rsplit("/", 1)[-1].split(".")[0]
-    return "".join(char if char.isalnum() or char in "-_" else "_" for char in base)[:40] or "file"
+    return "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "_" for c in base)[:40]

@@ -1,9 +1,9 @@
 """The Ray engine: one Ray task a unit of work. The only file that imports Ray.
 
 At most a few tasks a worker are in flight; a result is a receipt, some kilobytes, and data goes
-to disk. A task whose worker dies (killed for memory, or by hand) is tried again alone with twice
-the memory, MAX_ATTEMPTS times in all; what a task itself raises ends the build at once, because
-it would raise it again.
+to disk. A task whose worker or machine dies is tried again, MAX_ATTEMPTS times in all, with more
+memory booked each time; what a task itself raises ends the build at once, because it would raise
+it again. A unit that keeps killing its workers ends the build by its name: it is not halved yet.
 """
 
 import logging
@@ -12,15 +12,22 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import ray
-from ray.exceptions import OutOfMemoryError, RayError, RayTaskError, WorkerCrashedError
+from ray.exceptions import (
+    NodeDiedError,
+    OutOfMemoryError,
+    RayError,
+    RayTaskError,
+    WorkerCrashedError,
+)
 
 from tokenmill.errors import RunError, TokenmillError
+from tokenmill.pipeline.engine import run_task
 from tokenmill.pipeline.receipts import Receipt, Task
 
 T = TypeVar("T", bound=Task)
 
 TASK_BYTES = 1 << 30
-"""Memory that a task is booked with at first."""
+"""Memory that is booked for a second attempt; the third gets twice as much."""
 MAX_ATTEMPTS = 3
 IN_FLIGHT = 2
 """Tasks in flight for each worker: one at work, one waiting."""
@@ -70,22 +77,22 @@ class RayEngine:
         self.workers = workers or int(ray.cluster_resources().get("CPU", 1))
 
     def run(self, function: Callable[[T], Receipt], tasks: Sequence[T]) -> Iterator[Receipt]:
-        remote = ray.remote(function)
+        remote = ray.remote(run_task)
         waiting = [(task, 1) for task in reversed(tasks)]
         flying: dict[Any, tuple[T, int]] = {}
         while waiting or flying:
             while waiting and len(flying) < IN_FLIGHT * self.workers:
                 task, attempt = waiting.pop()
-                booked = TASK_BYTES << (attempt - 1) if attempt > 1 else None
+                booked = self._book(attempt)
                 # Ray's own retries would repeat a task with the memory that it died of.
                 options = remote.options(num_cpus=1, max_retries=0, memory=booked)
-                flying[options.remote(task)] = (task, attempt)
+                flying[options.remote(function, task)] = (task, attempt)
             done, _ = ray.wait(list(flying), num_returns=1)
             for reference in done:
                 task, attempt = flying.pop(reference)
                 try:
                     yield ray.get(reference)
-                except (WorkerCrashedError, OutOfMemoryError) as error:
+                except (WorkerCrashedError, OutOfMemoryError, NodeDiedError) as error:
                     if attempt == MAX_ATTEMPTS:
                         raise RunError(_crash(task, attempt, error)) from None
                     waiting.append((task, attempt + 1))
@@ -97,6 +104,13 @@ class RayEngine:
     def close(self) -> None:
         ray.shutdown()
 
+    def _book(self, attempt: int) -> int | None:
+        """Memory for an attempt, never more than a machine has: such a task would wait for ever."""
+        if attempt == 1:
+            return None
+        largest = max(int(node["Resources"].get("memory", 0)) for node in ray.nodes())
+        return min(TASK_BYTES << (attempt - 2), largest)
+
 
 def _crash(task: Task, attempt: int, error: Exception) -> str:
     reason = str(error).splitlines()[0]
@@ -107,6 +121,7 @@ def _crash(task: Task, attempt: int, error: Exception) -> str:
 
 
 def _original(error: RayTaskError) -> Exception:
-    """Our own errors as they were raised; anything else keeps the worker's traceback."""
+    """Our own errors, and the system's, as they were raised; the rest keeps the worker's
+    traceback."""
     cause = error.cause
-    return cause if isinstance(cause, TokenmillError) else error
+    return cause if isinstance(cause, (TokenmillError, OSError)) else error

@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from tokenmill.pipeline.documents import BATCH_BYTES, Documents, SetAside, doc_ids
+from tokenmill.pipeline.documents import BATCH_BYTES, Documents, SetAside
 from tokenmill.pipeline.plan import Unit, UnitFile
 from tokenmill.pipeline.read_jsonl import read_jsonl
 from tokenmill.pipeline.read_parquet import read_parquet
-from tokenmill.pipeline.sources import SourceConfig
+from tokenmill.pipeline.sources import SourceConfig, printable
 
 
 def read_unit(unit: Unit, config: SourceConfig) -> Iterator[Documents | SetAside]:
@@ -40,7 +40,7 @@ def _read_small_files(unit: Unit, config: SourceConfig) -> Iterator[Documents | 
             yield SetAside(unit.source, file.name, "file", f"not readable as UTF-8 text: {error}")
             continue
         batch.append((file, text))
-        num_bytes += len(text)
+        num_bytes += len(text) + 64  # what an empty document takes
         if num_bytes >= BATCH_BYTES:
             yield _documents_of_files(batch, config)
             batch, num_bytes = [], 0
@@ -57,12 +57,12 @@ def _read_text(file: UnitFile, config: SourceConfig) -> str:
 
 
 def _documents_of_files(batch: list[tuple[UnitFile, str]], config: SourceConfig) -> Documents:
-    zero = np.zeros(1, np.int64)
     return Documents(
         texts=pa.array([text for _, text in batch], pa.large_string()),
-        doc_ids=np.concatenate([doc_ids(file.file_id, zero) for file, _ in batch]),
+        doc_ids=np.array([file.first_id for file, _ in batch], np.uint64),
         positions=np.zeros(len(batch), np.int64),
-        ids=pa.array([file.name for file, _ in batch], pa.string()),
+        # A file's name need not be UTF-8.
+        ids=pa.array([printable(file.name) for file, _ in batch], pa.string()),
         urls=pa.nulls(len(batch), pa.string()),
         licences=pa.array([config.licence] * len(batch), pa.string()),
     )

@@ -33,11 +33,12 @@ def read_jsonl(source: str, file: UnitFile, config: SourceConfig) -> Iterator[Do
     """The documents of a file or of a range of it; positions are lines, blank ones left out."""
     batch = _Batch(file, config)
     position = 0
+    after = f" after byte {file.start}" if file.start else ""
     try:
         for line in _lines(file, config.max_document_bytes):
             record = _parse(line, config.columns)
             if isinstance(record, str):
-                yield SetAside(source, file.name, f"record {position}", record)
+                yield SetAside(source, file.name, f"record {position}{after}", record)
             elif record is not None:
                 batch.add(position, record)
                 if batch.num_bytes >= BATCH_BYTES:
@@ -45,7 +46,7 @@ def read_jsonl(source: str, file: UnitFile, config: SourceConfig) -> Iterator[Do
             if record is not None:
                 position += 1
     except Broken as error:
-        yield SetAside(source, file.name, f"after record {position - 1}", str(error))
+        yield SetAside(source, file.name, f"after record {position - 1}{after}", str(error))
     if batch.records:
         yield batch.take()
 
@@ -62,7 +63,7 @@ class _Batch:
     def add(self, position: int, record: tuple[str, Any, Any, Any]) -> None:
         self.positions.append(position)
         self.records.append(record)
-        self.num_bytes += len(record[0])
+        self.num_bytes += len(record[0]) + 64  # what an empty document takes
 
     def take(self) -> Documents:
         texts, ids, urls, licences = zip(*self.records, strict=True)
@@ -70,7 +71,7 @@ class _Batch:
         self.positions, self.records, self.num_bytes = [], [], 0
         return Documents(
             texts=pa.array(texts, pa.large_string()),
-            doc_ids=doc_ids(self.file.file_id, positions),
+            doc_ids=doc_ids(self.file.first_id, positions),
             positions=positions,
             ids=_strings(ids, None),
             urls=_strings(urls, None),
@@ -117,10 +118,9 @@ def _strings(values: tuple[Any, ...], missing: str | None) -> pa.Array:
     def as_text(value: Any) -> str | None:
         if value is None:
             return missing
-        if isinstance(value, list):
-            return ", ".join(str(item) for item in value)
+        text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
         # Lone surrogates in a side column must not cost the document.
-        return str(value).encode(errors="replace").decode()
+        return text.encode(errors="replace").decode()
 
     return pa.array([as_text(value) for value in values], pa.string())
 
@@ -161,16 +161,22 @@ def _range_chunks(path: Path, start: int, stop: int) -> Iterator[bytes]:
     with path.open("rb") as file:
         if start:
             file.seek(start - 1)
-            file.readline()  # the end of a line that begins in the range before
+            for _ in _to_line_end(file):  # of a line that begins in the range before
+                pass
+        last = b"\n"
         while (left := stop - file.tell()) > 0 and (chunk := file.read(min(CHUNK_BYTES, left))):
+            last = chunk[-1:]
             yield chunk
-        if file.tell() == stop and stop > start and _char_before(file, stop) != b"\n":
-            yield file.readline()
+        if last != b"\n":
+            yield from _to_line_end(file)
 
 
-def _char_before(file: BinaryIO, place: int) -> bytes:
-    file.seek(place - 1)
-    return file.read(1)
+def _to_line_end(file: BinaryIO) -> Iterator[bytes]:
+    """The rest of a line, however long, in pieces."""
+    while piece := file.readline(CHUNK_BYTES):
+        yield piece
+        if piece.endswith(b"\n"):
+            return
 
 
 def _gzip_chunks(path: Path) -> Iterator[bytes]:

@@ -39,7 +39,7 @@ def read_parquet(
                     yield from _documents(source, file, config, batch, position)
                     position += batch.num_rows
             except (pa.ArrowException, OSError) as error:
-                place = f"row group {group}, from row {position}"
+                place = f"rows {position} to {sum(rows[: group + 1]) - 1}"
                 yield SetAside(source, file.name, place, str(error).splitlines()[0])
 
 
@@ -47,6 +47,7 @@ def _documents(
     source: str, file: UnitFile, config: SourceConfig, batch: pa.RecordBatch, position: int
 ) -> Iterator[Documents | SetAside]:
     positions = np.arange(position, position + batch.num_rows)
+    batch = pa.RecordBatch.from_pydict({n: _plain(batch.column(n)) for n in batch.schema.names})
     texts = batch.column(config.columns.text)
     bad = _bad_texts(texts, config)
     for row, error in bad.items():
@@ -58,7 +59,7 @@ def _documents(
     licences = _strings(batch, config.columns.licence)
     yield Documents(
         texts=batch.column(config.columns.text).cast(pa.large_string()),
-        doc_ids=doc_ids(file.file_id, positions),
+        doc_ids=doc_ids(file.first_id, positions),
         positions=positions,
         ids=_strings(batch, config.columns.id),
         urls=_strings(batch, config.columns.url),
@@ -96,6 +97,17 @@ def _strings(batch: pa.RecordBatch, column: str | None) -> pa.Array:
     if column is None:
         return pa.nulls(batch.num_rows, pa.string())
     values = batch.column(column)
-    if pa.types.is_list(values.type):
-        values = pc.binary_join(values.cast(pa.list_(pa.string())), ", ")
-    return values.cast(pa.string())
+    try:
+        if pa.types.is_list(values.type) or pa.types.is_large_list(values.type):
+            return pc.binary_join(values.cast(pa.list_(pa.string())), ", ")
+        strings = values.cast(pa.string())
+        strings.validate(full=True)
+        return strings
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        # An odd value in a side column must not cost a document.
+        written = [None if value is None else str(value) for value in values.to_pylist()]
+        return pa.array(written, pa.string())
+
+
+def _plain(values: pa.Array) -> pa.Array:
+    return values.dictionary_decode() if pa.types.is_dictionary(values.type) else values

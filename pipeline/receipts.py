@@ -1,6 +1,6 @@
 """Receipts: what a stage did with a unit, keyed by everything that decides the outcome.
 
-    RUN/receipts/<stage>/<name>.json      written last, when all outputs are whole
+    RUN/receipts/<stage>/<name>.json      taken back first, written last
 
 A unit whose receipt has the right key is done; any other is done anew. So a killed run goes on,
 and a changed setting re-does what depends on it and nothing else. Seconds and versions are for
@@ -68,6 +68,12 @@ def key_of(task: Task) -> str:
     return _hash([task.stage, _digests(task)])
 
 
+def begin(task: Task) -> float:
+    """Take back the task's receipt before its outputs are written over; the time it is now."""
+    _path(task.run, task.stage, task.name).unlink(missing_ok=True)
+    return time.monotonic()
+
+
 def finish(
     task: Task,
     outputs: Iterable[Output],
@@ -75,7 +81,7 @@ def finish(
     started: float,
     details: Mapping[str, Any] | None = None,
 ) -> Receipt:
-    """Write the receipt of a task whose outputs are whole; `started` is time.monotonic()'s."""
+    """Write the receipt of a task whose outputs are whole; `started` is what begin gave."""
     receipt = Receipt(
         stage=task.stage,
         name=task.name,

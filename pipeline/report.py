@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tokenmill.pipeline.filters import REASONS, Reason
 from tokenmill.pipeline.finish import Built
+from tokenmill.pipeline.sources import printable
 from tokenmill.shards.buckets import Buckets
 from tokenmill.shards.manifest import Manifest, ShardInfo
 from tokenmill.shards.table import table
@@ -62,7 +63,7 @@ def set_aside_summary(run: Path, total: int) -> str:
     example: dict[str, str] = {}
     for line in path.read_text().splitlines():
         entry = json.loads(line)
-        file = f"{entry['source']}/{entry['file']}"
+        file = printable(f"{entry['source']}/{entry['file']}")
         lost[file] += 1
         example.setdefault(file, f"{entry['place']}: {entry['error']}"[:160])
     lines = [f"set aside: {total:,} records or files could not be read; all in {path}"]

@@ -3,7 +3,6 @@
 decisions/<unit>-000.parquet
 """
 
-import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from tokenmill.pipeline.decisions import SCHEMA, reason_names
 from tokenmill.pipeline.duplicates import find_removed, open_removals
 from tokenmill.pipeline.filters import REASONS, Reason, code
 from tokenmill.pipeline.outputs import Tables
-from tokenmill.pipeline.receipts import Receipt, finish
+from tokenmill.pipeline.receipts import Receipt, begin, finish
 from tokenmill.shards.arrays import as_numpy
 
 VERSION = 1
@@ -49,7 +48,7 @@ class SettleTask:
 
 def settle(task: SettleTask) -> Receipt:
     """Write a unit's final decisions, and its receipt."""
-    started = time.monotonic()
+    started = begin(task)
     removals = open_removals([task.run / path for path in task.removal_files])
     counts: Counter[str] = Counter()
     for stale in (task.run / "decisions" / task.unit).parent.glob(f"{task.unit.split('/')[-1]}-*"):
@@ -63,6 +62,7 @@ def settle(task: SettleTask) -> Receipt:
                     settled = _settle_batch(batch, removals, task.held_out)
                     _count(counts, settled)
                     tables.append(out, settled)
+            tables.close_part()
     return finish(task, tables.described(), counts, started)
 
 

@@ -4,6 +4,8 @@ Sources live in manifests/sources/*.yaml; a recipe names them and may change any
 """
 
 import hashlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -61,6 +63,8 @@ class InputFile:
     path: str
     bytes: int
     sha256: str
+    modified: int = 0
+    """Nanoseconds."""
 
 
 def list_files(source: str, config: SourceConfig) -> list[tuple[str, Path]]:
@@ -83,7 +87,7 @@ def list_files(source: str, config: SourceConfig) -> list[tuple[str, Path]]:
             f"or give the place: --set sources.{source}.path=FOLDER."
         )
     patterns = config.patterns or PATTERNS[config.format]
-    found = {path for pattern in patterns for path in top.rglob(pattern) if path.is_file()}
+    found = [path for path in _walk(top) if any(path.match(pattern) for pattern in patterns)]
     if not found:
         raise SourceError(
             f"sources.{source}.path: {top}: no file named {' or '.join(patterns)} in it. "
@@ -92,7 +96,40 @@ def list_files(source: str, config: SourceConfig) -> list[tuple[str, Path]]:
     return sorted((path.relative_to(top).as_posix(), path) for path in found)
 
 
-def file_id(source: str, name: str, segment: str = "") -> int:
-    """40 bits that name a file (or a segment of it that counts its own positions)."""
-    text = "\0".join([source, name, segment]).encode()
-    return int.from_bytes(hashlib.blake2b(text, digest_size=5).digest(), "big")
+def refuse_own_outputs(run: Path, listed: Mapping[str, Sequence[tuple[str, Path]]]) -> None:
+    """Refuse a run inside a source's folder: the next build would read its outputs.
+
+    Raises:
+        SourceError: names the source and the file.
+    """
+    place = run.resolve()
+    for source, files in listed.items():
+        for _, path in files:
+            if path.resolve().is_relative_to(place):
+                raise SourceError(
+                    f"sources.{source}.path: {path} lies inside the run {run}. "
+                    "Choose another --out."
+                )
+
+
+def _walk(top: Path) -> Iterator[Path]:
+    """All files below a folder, through links to folders too, none entered twice."""
+    entered: set[str] = set()
+    for folder, subfolders, files in os.walk(top, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in entered:
+            subfolders.clear()
+            continue
+        entered.add(real)
+        yield from (Path(folder) / name for name in files)
+
+
+def printable(name: str) -> str:
+    """A file's name as UTF-8, with ? for what is not."""
+    return name.encode(errors="replace").decode()
+
+
+def name_hash(source: str, name: str, range_start: str = "") -> int:
+    """64 bits that name a file, or a byte range of it that counts its own positions."""
+    text = "\0".join([source, name, range_start]).encode(errors="surrogateescape")
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big")

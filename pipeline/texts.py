@@ -4,21 +4,26 @@ from collections.abc import Iterator, Mapping
 
 import pyarrow as pa
 
-from tokenmill.pipeline.documents import Documents
-from tokenmill.pipeline.plan import plan_units
+from tokenmill.pipeline.documents import Documents, SetAside
+from tokenmill.pipeline.plan import Unreadable, plan_units
 from tokenmill.pipeline.read import read_unit
 from tokenmill.pipeline.sources import InputFile, SourceConfig, list_files
 
 
-def source_texts(sources: Mapping[str, SourceConfig]) -> Iterator[pa.Array]:
-    """Batches of text, source by source in their order; what cannot be read is passed over."""
+def source_texts(
+    sources: Mapping[str, SourceConfig], set_aside: list[SetAside | Unreadable]
+) -> Iterator[pa.Array]:
+    """Batches of text, source by source in their order; what cannot be read goes to the list."""
     for name, config in sources.items():
         files = [
             InputFile(file, str(path), path.stat().st_size, "")
             for file, path in list_files(name, config)
         ]
-        units, _ = plan_units(name, config, files)
+        units, unreadable = plan_units(name, config, files)
+        set_aside += unreadable
         for unit in units:
             for item in read_unit(unit, config):
                 if isinstance(item, Documents):
                     yield item.texts
+                else:
+                    set_aside.append(item)

@@ -8,7 +8,7 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,10 +63,11 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def remove_parts(folder: Path) -> None:
-    """Remove what killed processes left behind. Only while nobody else writes into the folder."""
-    for part in folder.rglob("*.part-*"):
-        part.unlink(missing_ok=True)
+def remove_parts(top: Path, folders: Sequence[str]) -> None:
+    """Remove what killed processes left in some folders. Only while nobody else writes there."""
+    for folder in folders:
+        for part in (top / folder).rglob("*.part-*"):
+            part.unlink(missing_ok=True)
 
 
 def _sync(path: Path) -> None:

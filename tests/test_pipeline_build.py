@@ -1,6 +1,8 @@
 """The build as a whole: every document has a fate, every byte is a function of inputs and
 settings."""
 
+import errno
+import gzip
 import json
 import os
 import subprocess
@@ -15,9 +17,11 @@ import pyarrow.parquet as pq
 import pytest
 from pipeline_runs import prepare, write_recipe, write_sources
 
+from tokenmill import commands
 from tokenmill.cli import main
-from tokenmill.pipeline import plan
+from tokenmill.pipeline import mill, plan, read_jsonl
 from tokenmill.pipeline.decisions import SCHEMA
+from tokenmill.pipeline.engine import InlineEngine
 from tokenmill.shards import files
 from tokenmill.shards.listing import read_listing
 from tokenmill.shards.manifest import read_manifest
@@ -149,35 +153,169 @@ def test_verify_finds_any_damage(tmp_path, damage, capsys):
 
 
 class Killed(BaseException):
-    """Stands for SIGKILL: nothing in the code catches it."""
+    """Stands for SIGKILL: nothing in the code catches it, and nothing is tidied up after it."""
+
+
+class Lives:
+    """Lets a build finish so many files, then kill it."""
+
+    def __init__(self, monkeypatch):
+        self.left, self.dead = -1, False
+        replace, unlink = Path.replace, Path.unlink
+
+        def replace_or_die(path, target):
+            if self.left == 0:
+                self.dead = True
+                raise Killed
+            self.left -= 1
+            return replace(path, target)
+
+        def unlink_if_alive(path, missing_ok=False):
+            if not self.dead:
+                unlink(path, missing_ok=missing_ok)
+
+        monkeypatch.setattr(Path, "replace", replace_or_die)
+        monkeypatch.setattr(Path, "unlink", unlink_if_alive)
+
+    def run(self, files, *arguments):
+        """Whether the build came to its end before it had finished this many files."""
+        self.left, self.dead = files, False
+        try:
+            build(*arguments)
+        except Killed:
+            self.dead = False
+            return False
+        return True
 
 
 def test_a_build_that_dies_again_and_again_ends_with_the_same_root(tmp_path, monkeypatch):
-    recipe = prepare(tmp_path)
+    recipe, run = prepare(tmp_path), tmp_path / "run"
     build(recipe, tmp_path / "whole")
-    write = os.replace
-    lives = {"left": 0}
+    lives = Lives(monkeypatch)
+    number = 1
+    while not lives.run(2 * number, recipe, run):
+        assert list(run.rglob("*.part-*"))
+        number += 1
+    assert number > 8
+    assert root(run) == root(tmp_path / "whole")
+    assert not list(run.rglob("*.part-*"))
 
-    def replace(self, target):
-        if lives["left"] == 0:
-            raise Killed
-        lives["left"] -= 1
-        write(self, target)
 
-    monkeypatch.setattr(files.Path, "replace", replace)
-    num_lives = 0
-    done = False
-    while not done:  # each life writes two files more than the one before, and dies at the next
-        num_lives += 1
-        lives["left"] = 2 * num_lives
-        try:
-            build(recipe, tmp_path / "run")
-            done = True
-        except Killed:
-            pass
-    assert num_lives > 8
-    assert root(tmp_path / "run") == root(tmp_path / "whole")
-    assert not list((tmp_path / "run").rglob("*.part-*"))
+@pytest.mark.parametrize("files", [*range(5, 40, 3), *range(40, 75, 7)])
+def test_what_a_dead_build_of_other_settings_left_is_never_taken_for_done(
+    tmp_path, monkeypatch, files
+):
+    recipe, run = prepare(tmp_path), tmp_path / "run"
+    added = tmp_path / "in" / "web-7.parquet"
+    build(recipe, run)
+    first = root(run)
+    pq.write_table(pa.table({"content": ["wind and water " * 9], "url": ["u"]}), added)
+    with pytest.MonkeyPatch.context() as patch:
+        other = ["--set", "filters.length.min_words=30", "--set", "packing.overlong=truncate"]
+        Lives(patch).run(files, recipe, run, *other)
+    added.unlink()
+    build(recipe, run)
+    assert main(["verify", str(run)]) == 0
+    assert root(run) == first
+
+
+def test_a_long_stream_is_milled_in_parts(tmp_path, monkeypatch):
+    monkeypatch.setattr(mill, "UNIT_BYTES", 3000)
+    monkeypatch.setattr(read_jsonl, "BATCH_BYTES", 1000)
+    recipe, run = prepare(tmp_path), tmp_path / "run"
+    whole = tmp_path / "in" / "code.jsonl"
+    (tmp_path / "in" / "code.jsonl.gz").write_bytes(gzip.compress(whole.read_bytes()))
+    whole.unlink()
+    build(recipe, run)
+    assert len(list((run / "decisions" / "code").iterdir())) > 2
+    rows = [row for row in decisions(run) if row["source"] == "code"]
+    assert sorted(row["position"] for row in rows) == [i for i in range(42) if i not in (20, 21)]
+    kept = {row["doc_id"] for row in rows if not row["reason"]}
+    texts = ds.dataset(run / "text" / "code", format="parquet").to_table()
+    assert kept <= set(texts["doc_id"].to_pylist())
+
+
+class Backwards(InlineEngine):
+    """Does the last task first."""
+
+    def run(self, function, tasks):
+        return super().run(function, list(reversed(tasks)))
+
+
+def test_the_order_of_work_is_not_in_the_bytes(tmp_path, monkeypatch):
+    recipe = prepare(tmp_path)
+    build(recipe, tmp_path / "forwards")
+    monkeypatch.setattr(commands, "InlineEngine", Backwards)
+    build(recipe, tmp_path / "backwards")
+    assert root(tmp_path / "forwards") == root(tmp_path / "backwards")
+
+
+def test_sources_that_run_empty_leave_nothing_behind(tmp_path):
+    recipe, run = prepare(tmp_path), tmp_path / "run"
+    build(recipe, run)
+    for file in (tmp_path / "in").glob("*.parquet"):
+        file.write_bytes(b"no parquet")
+    build(recipe, run)
+    build(recipe, tmp_path / "fresh")
+    assert root(run) == root(tmp_path / "fresh")
+    (tmp_path / "in" / "code.jsonl").write_bytes(b"")
+    build(recipe, run)
+    build(recipe, tmp_path / "empty")
+    assert decisions_of(run) == []
+    assert root(run) == root(tmp_path / "empty")
+
+
+def decisions_of(run):
+    return [path for path in (run / "decisions").rglob("*") if path.is_file()]
+
+
+def test_without_dedup_all_stay_and_switching_it_off_and_on_leaves_no_trace(tmp_path):
+    recipe, run = prepare(tmp_path), tmp_path / "run"
+    build(recipe, run)
+    first = root(run)
+    build(recipe, run, "--set", "dedup.exact=false", "--set", "text=drop")
+    assert "exact_duplicate" not in {row["reason"] for row in decisions(run)}
+    assert not list((run / "text").rglob("*.parquet"))
+    build(recipe, run)
+    assert root(run) == first
+
+
+def test_a_folder_of_other_things_is_refused_and_left_alone(tmp_path, capsys):
+    mine = tmp_path / "mine"
+    (mine / "shards" / "data").mkdir(parents=True)
+    (mine / "dump.tar.part-01").write_text("x")
+    assert build(prepare(tmp_path), mine) == 2
+    assert "the folder holds other things and no run" in capsys.readouterr().err
+    assert (mine / "dump.tar.part-01").exists()
+
+
+def test_a_run_inside_its_own_source_is_refused_when_it_would_read_itself(tmp_path, capsys):
+    recipe, run = prepare(tmp_path), tmp_path / "in" / "run"
+    build(recipe, run)
+    assert build(recipe, run) == 2
+    assert "lies inside the run" in capsys.readouterr().err
+
+
+def test_an_input_that_changes_while_it_is_read_stops_the_build(tmp_path, capsys, monkeypatch):
+    recipe = prepare(tmp_path)
+    read = mill.read_unit
+
+    def read_and_touch(unit, config):
+        yield from read(unit, config)
+        os.utime(unit.files[0].path, ns=(1, 1))
+
+    monkeypatch.setattr(mill, "read_unit", read_and_touch)
+    assert build(recipe, tmp_path / "run") == 2
+    assert "changed while the build was reading it" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_one_line_with_exit_code_2(tmp_path, capsys, monkeypatch):
+    def full(path):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    monkeypatch.setattr(files, "_sync", full)
+    assert build(prepare(tmp_path), tmp_path / "run") == 2
+    assert "No space left on device. Mend that, then run" in capsys.readouterr().err
 
 
 def test_ray_gives_the_same_bytes_as_inline(tmp_path, monkeypatch):
@@ -225,7 +363,7 @@ def test_a_new_file_mills_only_its_own_units_and_a_removed_one_leaves_nothing(tm
     assert root(run) == first
 
 
-def test_the_order_of_work_is_not_in_the_bytes_but_the_input_is(tmp_path, finished):
+def test_other_inputs_have_another_root(tmp_path, finished):
     write_sources(tmp_path / "in", seed=3)
     (tmp_path / "vocab.txt").write_bytes((finished / "vocab.txt").read_bytes())
     build(write_recipe(tmp_path), tmp_path / "run")

@@ -82,9 +82,12 @@ def test_the_first_of_equal_hashes_stays(pairs):
     assert dict(zip(later.tolist(), first.tolist(), strict=True)) == expected
 
 
-def test_groups_are_of_one_size_and_do_not_depend_on_the_order_of_units():
-    tokens = {f"unit-{i}": GROUP_TOKENS // 20 for i in range(200)}
+def test_groups_are_a_power_of_two_and_a_unit_keeps_its_group_when_others_come():
+    tokens = {f"unit-{i}": GROUP_TOKENS // 20 for i in range(150)}
     groups = plan_groups(tokens)
-    assert [len(group) for group in groups] == [20] * 10
+    assert len(groups) == 8
+    assert sorted(unit for group in groups for unit in group) == sorted(tokens)
     assert plan_groups(dict(reversed(tokens.items()))) == groups
+    more = plan_groups({**tokens, "unit-new": 1})
+    assert sum(group not in more for group in groups) == 1
     assert plan_groups({}) == [[]]

@@ -159,6 +159,54 @@ def test_small_files_are_documents_named_by_their_path(tmp_path):
     assert [entry.file for entry in aside] == ["c.txt"]
 
 
+def test_two_ranges_of_one_file_with_one_id_are_refused(monkeypatch):
+    monkeypatch.setattr(plan, "UNIT_BYTES", 10)
+    monkeypatch.setattr(plan, "name_hash", lambda source, name, range_start="": 7 << 24)
+    units, _ = plan_units("s", jsonl("p"), [InputFile("a.jsonl", "p", 25, "")])
+    with pytest.raises(SourceError, match=r"s/a\.jsonl and s/a\.jsonl: both names hash to id"):
+        plan.check_ids(units)
+
+
+def test_a_line_without_end_is_read_once_and_in_bounded_pieces(tmp_path, monkeypatch):
+    monkeypatch.setattr(plan, "UNIT_BYTES", 1 << 20)
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(lines("one") + b'{"text": "' + b"x" * (5 << 20))
+    texts, _, aside = read_all(jsonl(path, max_document_bytes=1000))
+    assert texts == ["one"]
+    assert [entry.error for entry in aside] == ["longer than max_document_bytes"]
+
+
+def test_odd_values_in_side_columns_cost_no_document(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "x", "l": ["\\ud800"]}\n')
+    texts, _, aside = read_all(jsonl(tmp_path, columns=Columns(licence="l")))
+    assert (texts, aside) == (["x"], [])
+    table = pa.table({
+        "text": pa.array(["a", "b"]).dictionary_encode(),
+        "url": pa.array([b"\xff", b"u"], pa.binary()),
+        "licence": pa.array([["MIT", "BSD"], None], pa.large_list(pa.string())),
+        "id": pa.array([{"n": 1}, None]),
+    })  # fmt: skip
+    pq.write_table(table, tmp_path / "a.parquet")
+    columns = Columns(url="url", licence="licence", id="id")
+    texts, _, aside = read_all(parquet(tmp_path, columns=columns))
+    assert (texts, aside) == (["a", "b"], [])
+
+
+def test_a_file_name_that_is_not_utf8_is_read_and_shown_with_question_marks(tmp_path):
+    (tmp_path / "b\udcff.txt").write_text("beta")
+    config = SourceConfig(kind="web", path=str(tmp_path), format="files", patterns=("*.txt",))
+    assert read_all(config)[0] == ["beta"]
+
+
+def test_linked_folders_are_entered_once(tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a.jsonl").write_bytes(lines("one"))
+    (tmp_path / "top").mkdir()
+    (tmp_path / "top" / "link").symlink_to(tmp_path / "data")
+    (tmp_path / "data" / "loop").symlink_to(tmp_path / "data")
+    assert read_all(jsonl(tmp_path / "top"))[0] == ["one"]
+
+
 def test_a_new_small_file_leaves_most_units_as_they_are(monkeypatch):
     monkeypatch.setattr(plan, "UNIT_BYTES", 1000)
     files = [InputFile(f"{i:04d}.txt", "p", 100, "") for i in range(0, 2000, 2)]
@@ -187,11 +235,11 @@ def test_a_source_that_is_not_there_is_refused_with_what_to_do(
 
 
 def test_two_files_with_one_id_are_refused(monkeypatch):
-    monkeypatch.setattr(plan, "file_id", lambda source, name, segment="": 7)
+    monkeypatch.setattr(plan, "name_hash", lambda source, name, range_start="": 7)
     config = SourceConfig(kind="web", path="p", format="files")
     units, _ = plan_units("s", config, [InputFile("a", "p", 1, ""), InputFile("b", "p", 1, "")])
-    with pytest.raises(SourceError, match="s/a and s/b: both names hash to file id"):
-        plan.check_file_ids(units)
+    with pytest.raises(SourceError, match="s/a and s/b: both names hash to id 7"):
+        plan.check_ids(units)
 
 
 BROKEN = ("jsonl", "zstd", "parquet")

@@ -9,12 +9,16 @@ keeps its traceback.
 """
 
 import argparse
+import errno
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from tokenmill import commands
 from tokenmill.errors import TokenmillError
+
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
+"""What a user or a disk causes; any other error of the system is a bug."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -24,6 +28,13 @@ def main(argv: list[str] | None = None) -> int:
         return run(arguments)
     except TokenmillError as error:
         print(f"tokenmill {arguments.command}: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise
+        place = error.filename or "the disk"
+        print(f"tokenmill {arguments.command}: {place}: {error.strerror}. Mend that, then run the "
+              "same command again; what is done is kept.", file=sys.stderr)  # fmt: skip
         return 2
     except KeyboardInterrupt:
         print(f"tokenmill {arguments.command}: stopped; the same command goes on", file=sys.stderr)
@@ -69,8 +80,8 @@ def _parser() -> argparse.ArgumentParser:
     inspect.add_argument("--phase", help="the phase whose rows or steps are meant (default: first)")
     what = inspect.add_mutually_exclusive_group()
     what.add_argument("--row", help="BUCKET:NUMBER, e.g. 1024-2047:0")
-    what.add_argument("--step", type=int, help="the documents of one training step")
-    what.add_argument("--document", type=int, help="what is known of a doc_id")
+    what.add_argument("--step", type=_natural, help="the documents of one training step")
+    what.add_argument("--document", type=_natural, help="what is known of a doc_id")
     inspect.set_defaults(run=commands.inspect)
 
     verify = add("verify", help="every checksum, the root hash last")
@@ -92,6 +103,13 @@ def _recipe_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="RUN", help="the run's folder")
+
+
+def _natural(text: str) -> int:
+    number = int(text)
+    if not 0 <= number < 1 << 64:
+        raise argparse.ArgumentTypeError(f"expected 0 to 2**64 - 1, found {text}")
+    return number
 
 
 def _positive(text: str) -> int:

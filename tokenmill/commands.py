@@ -10,8 +10,10 @@ from tokenmill.errors import RecipeError, RunError
 from tokenmill.loader.mixture_table import MixtureLine, mixture_table
 from tokenmill.pipeline import build as building
 from tokenmill.pipeline import inspection
+from tokenmill.pipeline.documents import SetAside
 from tokenmill.pipeline.engine import Engine, InlineEngine
 from tokenmill.pipeline.forecast import plan_report
+from tokenmill.pipeline.plan import Unreadable
 from tokenmill.pipeline.report import report
 from tokenmill.pipeline.texts import source_texts
 from tokenmill.recipe import dump_recipe, load_recipe
@@ -43,10 +45,13 @@ def train_tokenizer(arguments: argparse.Namespace) -> int:
         raise RecipeError(
             f"{arguments.recipe}: tokenizer_training is missing. Give its kind and vocab_size."
         )
+    lost: list[SetAside | Unreadable] = []
     with writable(arguments.out):
-        train_on(source_texts(recipe.sources), recipe.tokenizer_training, arguments.out)
+        train_on(source_texts(recipe.sources, lost), recipe.tokenizer_training, arguments.out)
     print(f"tokenizer  {arguments.out / 'tokenizer.json'}")
-    return 0
+    if lost:
+        print(f"{len(lost):,} records or files could not be read, for instance {lost[0]}")
+    return 1 if lost else 0
 
 
 def mix(arguments: argparse.Namespace) -> int:

@@ -7,6 +7,7 @@ change any key of it. `--set a.b=value` changes or adds one key, the value read 
 taken from the working folder.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -70,6 +71,11 @@ class Recipe:
             raise RecipeError("a recipe needs at least one source and one phase")
         if not 0 <= self.held_out < 1:
             raise RecipeError(f"held_out must be at least 0 and below 1, got {self.held_out}")
+        for name in (*self.sources, *self.phases):
+            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
+                raise RecipeError(
+                    f"{name!r}: the name of a source or phase is letters, digits, - and _"
+                )
         for name, phase in self.phases.items():
             self._check_phase(name, phase)
 
@@ -168,6 +174,15 @@ def _with_base(recipe: Path, name: str, source: Any) -> Any:
     base = recipe.parent / str(source["use"])
     changes = {key: value for key, value in source.items() if key != "use"}
     try:
-        return {**_read_yaml(base), **changes}
+        return _merged(_read_yaml(base), changes)
     except RecipeError as error:
         raise RecipeError(f"{recipe}: sources.{name}.use: {error}") from None
+
+
+def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """The base with the changes laid over it, key by key, down to single values."""
+    both = {**base, **changes}
+    for key in base.keys() & changes.keys():
+        if isinstance(base[key], dict) and isinstance(changes[key], dict):
+            both[key] = _merged(base[key], changes[key])
+    return both
