@@ -5,7 +5,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# The CPU build of torch comes first: a looser request would bring gigabytes of CUDA packages.
+# torch comes first and exactly: where a CPU build is at hand pip takes it, and another package's looser
+# request would bring gigabytes of CUDA packages.
 TORCH := torch==2.13.0
 # Real text for tests that can use it; they skip without it.
 ifneq ($(wildcard ../shared/data/README.md),)

@@ -39,7 +39,8 @@ def _find(path: Path, name: str) -> Path:
         raise TokenizerError(
             f"{name}: no tokenizer.json, vocab.txt, or vocab.json with merges.txt in this folder."
         )
-    if name.count("/") == 1 and not name.startswith((".", "/", "~")):
+    is_path = name.startswith((".", "/", "~")) or name.endswith((".json", ".txt"))
+    if name.count("/") == 1 and not is_path:
         return _download(name)
     raise TokenizerError(f"{name}: no such file or folder, and no organisation/name of a hub.")
 
