@@ -52,6 +52,8 @@ class Loader:
             RecipeError: there is no such phase or rank, or the mixture takes from a subset without
                 rows.
         """
+        if world_size < 1:
+            raise RecipeError(f"world_size: need at least 1, got {world_size}")
         if not 0 <= rank < world_size:
             raise RecipeError(f"rank: need 0 to world_size - 1 = {world_size - 1}, got {rank}")
         if micro_batch_rows is not None and micro_batch_rows < 1:
@@ -112,8 +114,8 @@ class Loader:
 
     def seek(self, step: int) -> None:
         """Go to a step, whatever was read before."""
-        if step < 0:
-            raise RecipeError(f"step: need at least 0, got {step}")
+        if type(step) is not int or not 0 <= step < 1 << 53:
+            raise RecipeError(f"step: need a whole number of at least 0, got {step}")
         self.close()
         self._step = step
 

@@ -33,13 +33,17 @@ def step_of(state: dict[str, Any], phase: Phase) -> int:
             differ.
     """
     facts = _facts(phase.plan)
+    if not isinstance(state, dict):
+        raise ResumeError(f"this is no loader state: expected a dict, found {state!r}. {_ADVICE}")
     missing = sorted({*facts, "step", "witness"} - state.keys())
     if missing:
         raise ResumeError(f"this is no loader state: {', '.join(missing)} missing. {_ADVICE}")
     for name, cause in _CAUSES.items():
         if state[name] != facts[name]:
             raise ResumeError(_difference(cause, state[name], facts[name]))
-    step = int(state["step"])
+    step = state["step"]
+    if type(step) is not int or not 0 <= step < 1 << 53:
+        raise ResumeError(f"this is no loader state: step {step!r}. {_ADVICE}")
     expected, found = state["witness"], _witness(phase, step)
     if expected != found:
         raise ResumeError(

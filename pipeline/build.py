@@ -127,7 +127,7 @@ class _Build:
         settled: Mapping[str, Receipt],
         shape: RowShape,
     ) -> dict[str, Receipt]:
-        def hashed(unit: str) -> list[Output]:
+        def read_by_pack(unit: str) -> list[Output]:
             tokens = [o for o in milled[unit].outputs if o.path.endswith(".arrow")]
             return [*tokens, *settled[unit].outputs]
 
@@ -143,7 +143,7 @@ class _Build:
                     token_files=tuple(p for u in group for p in paths(milled[u], "tokens-")),
                     decision_files=tuple(o.path for u in group for o in settled[u].outputs),
                     tokenizer=self.special,
-                    upstream=tuple(o.sha256 for u in group for o in hashed(u)),
+                    inputs=tuple(output for u in group for output in read_by_pack(u)),
                 )
             )
         return self.stage("pack", pack, tasks, below=pack_name(self.corpus.packing, shape))

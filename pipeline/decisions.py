@@ -28,7 +28,7 @@ SCHEMA = pa.schema(
         "num_words": pa.int64(),
         "num_characters": pa.int64(),
         "symbol_share": pa.float32(),
-        "duplicate_of": pa.uint64(),  # the document that was kept in its place
+        "duplicate_of": pa.uint64(),  # the document that was kept in its place; 0: no duplicate
         "held_out": pa.bool_(),  # kept for evaluation, in no training row
     }
 )
@@ -60,7 +60,7 @@ def decision_batch(
         "num_words": signals.num_words,
         "num_characters": signals.num_characters,
         "symbol_share": signals.symbol_share,
-        "duplicate_of": pa.nulls(n, pa.uint64()),
+        "duplicate_of": np.zeros(n, np.uint64),
         "held_out": np.zeros(n, np.bool_),
     }
     return pa.RecordBatch.from_pydict(columns, SCHEMA)

@@ -28,11 +28,11 @@ from numpy.typing import NDArray
 from tokenmill.errors import RecipeError
 from tokenmill.pipeline.packing import pack_rows
 from tokenmill.pipeline.pieces import Overlong, Pieces, cut_documents
-from tokenmill.pipeline.receipts import Receipt, begin, finish
+from tokenmill.pipeline.receipts import Receipt, begin, finish, refuse_damaged
 from tokenmill.pipeline.settle import first_8_bytes
 from tokenmill.shards.arrays import as_numpy
 from tokenmill.shards.buckets import Buckets
-from tokenmill.shards.listing import describe_output
+from tokenmill.shards.listing import Output, describe_output
 from tokenmill.shards.run import TokenizerInfo, pack_folder
 from tokenmill.shards.settings import to_mapping
 from tokenmill.shards.shard import Rows, crc_path, write_shard
@@ -82,8 +82,8 @@ class PackTask:
     decision_files: tuple[str, ...]
     """One for each token file, in the same order."""
     tokenizer: TokenizerInfo
-    upstream: tuple[str, ...]
-    """The SHA-256 of all these files."""
+    inputs: tuple[Output, ...]
+    """All these files, as they were written."""
 
     stage: ClassVar[str] = "pack"
 
@@ -101,7 +101,7 @@ class PackTask:
             "stage": VERSION,
             "packing": [self.packing, self.shape, self.group],
             "tokenizer": self.tokenizer,
-            "documents": self.upstream,
+            "documents": [output.sha256 for output in self.inputs],
         }
 
 
@@ -139,6 +139,7 @@ def plan_groups(tokens_of_unit: Mapping[str, int]) -> list[list[str]]:
 def pack(task: PackTask) -> Receipt:
     """Write a group's shards and its receipt."""
     started = begin(task)
+    refuse_damaged(task.run, task.inputs)
     folder = pack_folder(task.run, task.pack)
     for stale in folder.rglob(f"{task.group:05d}-*"):
         stale.unlink()

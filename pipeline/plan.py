@@ -67,16 +67,31 @@ class Unreadable:
 def plan_units(
     source: str, config: SourceConfig, files: Sequence[InputFile]
 ) -> tuple[list[Unit], list[Unreadable]]:
-    """The units of a source in their order, and the files that cannot be opened."""
+    """The units of a source in their order, and the files that cannot be opened.
+
+    Raises:
+        SourceError: a column that the recipe names is in no file of the source.
+    """
     if config.format == "files":
         return list(_units_of_small_files(source, files)), []
     units: list[Unit] = []
     unreadable: list[Unreadable] = []
+    found: set[str] = set()
     for file in files:
         try:
-            units += _units_of_file(source, config, file)
+            if config.format == "parquet":
+                units += _units_of_parquet(source, config, file, found)
+            else:
+                units += _units_of_lines(source, file)
         except (pa.ArrowException, OSError, ValueError) as error:
             unreadable.append(Unreadable(source, file.name, f"no {config.format} file: {error}"))
+    columns = config.columns
+    missing = {columns.id, columns.url, columns.licence} - found - {None}
+    if config.format == "parquet" and units and missing:
+        raise SourceError(
+            f"sources.{source}.columns: {', '.join(sorted(map(str, missing)))}: no file has such a "
+            f"column. They have {', '.join(sorted(found))}."
+        )
     return units, unreadable
 
 
@@ -100,10 +115,8 @@ def check_ids(units: Sequence[Unit]) -> None:
                 )
 
 
-def _units_of_file(source: str, config: SourceConfig, file: InputFile) -> Iterator[Unit]:
-    if config.format == "parquet":
-        yield from _units_of_parquet(source, config, file)
-    elif file.name.endswith((".gz", ".zst")):
+def _units_of_lines(source: str, file: InputFile) -> Iterator[Unit]:
+    if file.name.endswith((".gz", ".zst")):
         yield _unit(source, file, 0, -1, counts_from_start=False)
     else:
         for start in range(0, file.bytes, UNIT_BYTES):
@@ -112,13 +125,14 @@ def _units_of_file(source: str, config: SourceConfig, file: InputFile) -> Iterat
             yield _unit(source, file, start, stop, counts_from_start=start > 0)
 
 
-def _units_of_parquet(source: str, config: SourceConfig, file: InputFile) -> Iterator[Unit]:
+def _units_of_parquet(
+    source: str, config: SourceConfig, file: InputFile, found: set[str]
+) -> Iterator[Unit]:
     with pq.ParquetFile(file.path) as parquet:
         footer, names = parquet.metadata, parquet.schema_arrow.names
-    columns = config.columns
-    for column in (columns.text, columns.id, columns.url, columns.licence):
-        if column is not None and column not in names:
-            raise ValueError(f"no column {column}; it has {', '.join(names)}")
+    if config.columns.text not in names:
+        raise ValueError(f"no column {config.columns.text}; it has {', '.join(names)}")
+    found.update(names)
     if footer.num_rows > 1 << POSITION_BITS:
         raise ValueError(f"{footer.num_rows:,} rows, more than {1 << POSITION_BITS:,}; cut it")
     sizes = [footer.row_group(group).total_byte_size for group in range(footer.num_row_groups)]

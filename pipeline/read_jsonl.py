@@ -46,7 +46,7 @@ def read_jsonl(source: str, file: UnitFile, config: SourceConfig) -> Iterator[Do
             if record is not None:
                 position += 1
     except Broken as error:
-        yield SetAside(source, file.name, f"after record {position - 1}{after}", str(error))
+        yield SetAside(source, file.name, f"before record {position}{after}", str(error))
     if batch.records:
         yield batch.take()
 

@@ -21,13 +21,15 @@ def read_parquet(
 ) -> Iterator[Documents | SetAside]:
     """The documents of the unit's row groups; positions are rows of the file."""
     names = [config.columns.text, config.columns.id, config.columns.url, config.columns.licence]
-    columns = [name for name in names if name is not None]
     try:
         parquet = pq.ParquetFile(file.path, page_checksum_verification=True)
     except (pa.ArrowException, OSError) as error:
         yield SetAside(source, file.name, "file", str(error))
         return
     with parquet:
+        columns = [
+            name for name in names if name is not None and name in parquet.schema_arrow.names
+        ]
         footer = parquet.metadata
         rows = [footer.row_group(group).num_rows for group in range(footer.num_row_groups)]
         for group in range(file.start, file.stop):
@@ -94,7 +96,7 @@ def _where(mask: pa.BooleanArray) -> list[int]:
 
 def _strings(batch: pa.RecordBatch, column: str | None) -> pa.Array:
     """A column as strings: lists are joined by commas, numbers are written out."""
-    if column is None:
+    if column is None or column not in batch.schema.names:
         return pa.nulls(batch.num_rows, pa.string())
     values = batch.column(column)
     try:

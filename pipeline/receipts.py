@@ -24,7 +24,7 @@ import tokenizers
 
 from tokenmill import __version__
 from tokenmill.errors import FormatError, RecipeError
-from tokenmill.shards.files import read_json, write_json
+from tokenmill.shards.files import read_json, sha256_file, write_json
 from tokenmill.shards.listing import Output
 from tokenmill.shards.settings import read_settings, to_mapping
 
@@ -117,6 +117,20 @@ def why_not_done(task: Task) -> str:
     digests = _digests(task)
     changed = [part for part in digests if receipt.parts.get(part) != digests[part]]
     return f"changed: {', '.join(changed)}" if changed else "an output is missing"
+
+
+def refuse_damaged(run: Path, inputs: Iterable[Output]) -> None:
+    """Check files of an earlier stage before they become part of an output.
+
+    Raises:
+        FormatError: one is not what its receipt says.
+    """
+    for output in inputs:
+        if sha256_file(run / output.path) != output.sha256:
+            raise FormatError(
+                f"{run / output.path}: the bytes are not those that were written. "
+                "Delete it and run the same command again; what is whole is kept."
+            )
 
 
 def paths(receipt: Receipt, prefix: str) -> list[str]:

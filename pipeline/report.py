@@ -18,6 +18,8 @@ def report(built: Built) -> str:
     """The tables of a finished build, as plain text."""
     parts = [waterfall(built.counts)]
     parts += [shard_table(manifest) for manifest in built.manifests]
+    if not any(shard.rows for manifest in built.manifests for shard in manifest.shards):
+        parts.append("no rows: no document was kept, so there is nothing to train on")
     parts.append(f"run        {built.run}")
     for manifest in built.manifests:
         parts.append(f"manifest   {built.run / 'shards' / manifest.pack / 'manifest.json'}")

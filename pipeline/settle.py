@@ -93,7 +93,7 @@ def _settle_batch(
     hold = is_held_out(first_8_bytes(batch["content_hash"]), held_out) & (verdict == 0)
     columns = {name: batch[name] for name in SCHEMA.names}
     columns["reason"] = reason_names(verdict)
-    columns["duplicate_of"] = pa.array(originals, pa.uint64(), mask=~duplicate)
+    columns["duplicate_of"] = pa.array(np.where(duplicate, originals, np.uint64(0)))
     columns["held_out"] = pa.array(hold)
     return pa.RecordBatch.from_pydict(columns, SCHEMA)
 

@@ -50,6 +50,9 @@ class SourceConfig:
     """Longer documents are set aside (64 MiB): a decompression bomb is no text."""
 
     def __post_init__(self) -> None:
+        for pattern in self.patterns:
+            if not pattern or pattern.startswith("/") or ".." in pattern:
+                raise RecipeError(f"patterns: {pattern!r} is no name of a file, with * and ?")
         if self.max_document_bytes < 1:
             raise RecipeError(f"max_document_bytes must be positive, got {self.max_document_bytes}")
 
@@ -121,7 +124,11 @@ def _walk(top: Path) -> Iterator[Path]:
             subfolders.clear()
             continue
         entered.add(real)
-        yield from (Path(folder) / name for name in files)
+        for path in (Path(folder) / name for name in files):
+            if path.is_file():  # no pipe, no socket
+                yield path
+            elif path.is_symlink() and not path.exists():
+                raise SourceError(f"{path}: the link leads nowhere. Mend it, or take it away.")
 
 
 def printable(name: str) -> str:

@@ -8,6 +8,7 @@ dataclasses. An integer may stand where a float is asked for, nothing else is co
 class itself refuses (in __post_init__) gets its place added.
 """
 
+import contextlib
 import difflib
 import enum
 import functools
@@ -133,6 +134,9 @@ def _convert_plain(hint: Any, value: Any, where: str) -> Any:
             raise RecipeError(f"{where}: expected one of {choices}, found {value!r}.") from None
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
+    if hint is float and isinstance(value, str):
+        with contextlib.suppress(ValueError):  # YAML 1.1 takes 6e-4 for a string
+            return float(value)
     # bool is an int in Python; a recipe that says `rows: true` means something else.
     if (
         isinstance(hint, type)

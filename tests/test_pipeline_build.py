@@ -89,7 +89,7 @@ def test_decisions_say_what_is_true_of_the_text(finished):
         elif row["reason"] == "exact_duplicate":
             assert row["duplicate_of"] == first[text]
         else:
-            assert (row["reason"], row["duplicate_of"]) == ("", None)
+            assert (row["reason"], row["duplicate_of"]) == ("", 0)
             assert text not in first
             first[text] = row["doc_id"]
 
@@ -398,7 +398,7 @@ def test_a_wrong_recipe_is_refused_in_one_line_with_exit_code_2(tmp_path, capsys
 
 def test_a_missing_recipe_and_an_unwritable_folder_are_refused(tmp_path, capsys):
     assert build(tmp_path / "none.yaml", tmp_path / "run") == 2
-    assert "none.yaml: no such recipe" in capsys.readouterr().err
+    assert "none.yaml: no such file" in capsys.readouterr().err
     (tmp_path / "file").write_text("")
     assert build(prepare(tmp_path), tmp_path / "file" / "run") == 2
     assert "cannot write there (Not a directory)" in capsys.readouterr().err
@@ -463,3 +463,38 @@ def test_a_refused_build_leaves_a_finished_run_as_it_is(tmp_path):
     assert build(recipe, run, "--set", "tokenizer=nowhere/vocab.txt") == 2
     assert main(["verify", str(run)]) == 0
     assert root(run) == first
+
+
+def test_damaged_intermediate_files_never_reach_a_shard(tmp_path, capsys):
+    recipe, run = prepare(tmp_path), tmp_path / "run"
+    build(recipe, run)
+    tokens = sorted((run / "milled").rglob("tokens-000.arrow"))[0]
+    data = bytearray(tokens.read_bytes())
+    data[len(data) // 2] ^= 1
+    tokens.write_bytes(data)
+    assert build(recipe, run, "--set", "packing.overlong=truncate") == 2
+    assert "tokens-000.arrow: the bytes are not those that were written" in capsys.readouterr().err
+    tokens.unlink()
+    build(recipe, run)
+    build(recipe, tmp_path / "fresh")
+    assert root(run) == root(tmp_path / "fresh")
+
+
+def test_a_side_column_may_miss_in_a_file_but_not_in_all(tmp_path, capsys):
+    recipe, run = prepare(tmp_path), tmp_path / "run"
+    pq.write_table(pa.table({"content": ["no url " * 9]}), tmp_path / "in" / "web-7.parquet")
+    build(recipe, run)
+    rows = [row for row in decisions(run) if row["source"] == "web"]
+    assert [row["url"] for row in rows].count(None) == 1
+    assert build(recipe, run, "--set", "sources.web.columns.url=ulr") == 2
+    assert "sources.web.columns: ulr: no file has such a column" in capsys.readouterr().err
+
+
+def test_pipes_are_passed_over_and_links_to_nowhere_refused(tmp_path, capsys):
+    recipe = prepare(tmp_path)
+    os.mkfifo(tmp_path / "in" / "pipe.parquet")
+    build(recipe, tmp_path / "run")
+    assert len(decisions(tmp_path / "run")) == 160
+    (tmp_path / "in" / "gone.parquet").symlink_to(tmp_path / "nowhere")
+    assert build(recipe, tmp_path / "run") == 2
+    assert "gone.parquet: the link leads nowhere" in capsys.readouterr().err

@@ -100,7 +100,7 @@ def test_a_stream_that_is_cut_gives_what_stands_before_and_names_the_place(tmp_p
     assert texts[:2] == ["one", "two"]
     assert all(text == f"{i} {i * 7919}" for i, text in enumerate(texts[2:]))
     assert len(aside) == 1
-    assert aside[0].place.startswith("after record")
+    assert aside[0].place.startswith("before record")
 
 
 def test_no_line_of_a_damaged_zstd_frame_comes_out(tmp_path):

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import loader_runs
 import pytest
@@ -15,6 +16,8 @@ from training_runs import TOKENS_PER_STEP, counting_rows, make_training_run
 from tokenmill.errors import FormatError, NonFiniteLossError, RecipeError, ResumeError, RunError
 from tokenmill.loader import Loader
 from tokenmill.shards.files import read_json, write_json
+from tokenmill.shards.manifest import read_manifest, root_hash, write_manifest
+from tokenmill.shards.run import pack_folder, read_run
 from tokenmill.training.config import ScheduleConfig
 from tokenmill.training.evaluate import unigram_entropy
 from tokenmill.training.log import HeldOutLine, StepLine, read_log
@@ -257,6 +260,18 @@ def test_a_checkpoint_of_another_order_is_refused_by_the_loader(tmp_path, monkey
     train_and_kill_after(run, tmp_path / "out", 2, monkeypatch)
     change(run, "loader", seed=9)
     with pytest.raises(ResumeError, match="loader's settings: the state was saved with seed 0"):
+        train(run, out=tmp_path / "out", device="cpu", threads=1)
+
+
+def test_a_finished_training_on_a_corpus_built_anew_is_refused(tmp_path):
+    run = make_training_run(tmp_path / "run", steps={"phase1": 2})
+    train(run, out=tmp_path / "out", device="cpu", threads=1)
+    folder = pack_folder(run, read_run(run).phases["phase1"].pack)
+    manifest = read_manifest(folder)
+    shards = tuple(replace(shard, sha256="0" * 64) for shard in manifest.shards)
+    root = root_hash((shard.path, shard.sha256) for shard in shards)
+    write_manifest(folder, replace(manifest, shards=shards, root=root))
+    with pytest.raises(ResumeError, match=r"made with rows\.phase1"):
         train(run, out=tmp_path / "out", device="cpu", threads=1)
 
 

@@ -17,7 +17,10 @@ from pathlib import Path
 from tokenmill import commands
 from tokenmill.errors import TokenmillError
 
-DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
+DISK_ERRORS = (
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO,
+    errno.ENOTDIR,
+)  # fmt: skip
 """What a user or a disk causes; any other error of the system is a bug."""
 
 

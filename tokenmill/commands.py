@@ -50,7 +50,8 @@ def train_tokenizer(arguments: argparse.Namespace) -> int:
         train_on(source_texts(recipe.sources, lost), recipe.tokenizer_training, arguments.out)
     print(f"tokenizer  {arguments.out / 'tokenizer.json'}")
     if lost:
-        print(f"{len(lost):,} records or files could not be read, for instance {lost[0]}")
+        first = f"{lost[0].source}/{lost[0].file}: {lost[0].error}"
+        print(f"{len(lost):,} records or files could not be read, for instance {first}")
     return 1 if lost else 0
 
 
@@ -75,7 +76,10 @@ def train(arguments: argparse.Namespace) -> int:
     from tokenmill.training.loop import train
 
     device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if device != "cpu" and not (device.startswith("cuda") and torch.cuda.is_available()):
+        raise RecipeError(f"--device {device}: expected cpu, or cuda where there is a GPU")
 
+    read_run(arguments.folder)
     out = arguments.out or arguments.folder / "training"
     with writable(out):
         out.mkdir(parents=True, exist_ok=True)

@@ -143,7 +143,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         mapping = yaml.safe_load(path.read_text())
     except FileNotFoundError:
-        raise RecipeError(f"{path}: no such recipe. Recipes stand in manifests/.") from None
+        raise RecipeError(f"{path}: no such file. Recipes stand in manifests/.") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise RecipeError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
     if not isinstance(mapping, dict):

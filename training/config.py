@@ -5,6 +5,7 @@ of whole rows, padding included: so many a step, always the same, so that the sc
 number of steps follow from settings alone. The log counts real tokens beside them.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -33,7 +34,7 @@ class ScheduleConfig:
     def __post_init__(self) -> None:
         if self.tokens < 1:
             raise RecipeError(f"tokens: expected at least 1, found {self.tokens}.")
-        if not self.learning_rate > 0:
+        if not 0 < self.learning_rate < math.inf:
             raise RecipeError(f"learning_rate: expected above 0, found {self.learning_rate}.")
         if not 0 <= self.warmup_tokens <= self.tokens:
             raise RecipeError(
@@ -50,7 +51,7 @@ class ScheduleConfig:
 class TrainingConfig:
     """The model, the optimizer and the loop, the same in all phases."""
 
-    preset: str
+    preset: Literal["neobert", "tiny"]
     """A model of `presets.py`: neobert or tiny."""
     micro_batch_tokens: int
     """Tokens, padding included, that one forward pass may hold; memory decides. Losses do not

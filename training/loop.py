@@ -265,7 +265,7 @@ class _Training:
         state = State(
             position=self.position,
             loader=loader.state_dict(),
-            settings=fixed_settings(self.info, self.config, self.position.phase),
+            settings=fixed_settings(self.run, self.info, self.config, self.position.phase),
             threads=torch.get_num_threads(),
         )
         write_checkpoint(
@@ -286,7 +286,7 @@ class _Training:
         if checkpoint is None:
             return {}
         state = checkpoint.state
-        now = fixed_settings(self.info, self.config, state.position.phase)
+        now = fixed_settings(self.run, self.info, self.config, state.position.phase)
         refuse_other_settings(state.settings, now, f"{folder}, step {state.position.step:,}")
         self.model.load_state_dict(checkpoint.model)
         self.optimizer.load_state_dict(checkpoint.optimizer)

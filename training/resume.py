@@ -2,14 +2,17 @@
 
 Going on with another model, optimizer or schedule would be another training that looks like the
 same one, so it is refused with the setting that differs. How often to log, evaluate or save, and
-how much memory a micro-batch may take, is free. The data are the loader's to compare, by its own
-state.
+how much memory a micro-batch may take, is free. The rows are compared by their manifests' root
+hashes, so that a corpus built anew is not taken up at the border of two phases; within a phase
+the loader compares its own state too.
 """
 
+from pathlib import Path
 from typing import Any
 
 from tokenmill.errors import ResumeError
-from tokenmill.shards.run import RunInfo
+from tokenmill.shards.manifest import read_manifest
+from tokenmill.shards.run import RunInfo, pack_folder
 from tokenmill.shards.settings import read_settings, to_mapping
 from tokenmill.training.config import ScheduleConfig, TrainingConfig
 
@@ -23,21 +26,23 @@ MAY_CHANGE = (
 )
 
 
-def fixed_settings(info: RunInfo, config: TrainingConfig, phase: str) -> dict[str, Any]:
-    """What a checkpoint in this phase is tied to: the tokenizer, what is learnt, and the schedules
-    of the phases up to this one. Later phases may still be planned anew.
+def fixed_settings(run: Path, info: RunInfo, config: TrainingConfig, phase: str) -> dict[str, Any]:
+    """What a checkpoint in this phase is tied to: the tokenizer, what is learnt, and the rows and
+    schedules of the phases up to this one. Later phases may still be planned anew.
 
     Raises:
         RecipeError: the run has no such phase.
     """
     info.phase(phase)
     names = list(info.phases)
+    names = names[: names.index(phase) + 1]
     training = to_mapping(config)
     return {
         "tokenizer": info.tokenizer.sha256,
         "training": {name: training[name] for name in training if name not in MAY_CHANGE},
-        "schedules": {
-            name: to_mapping(phase_schedule(info, name)) for name in names[: names.index(phase) + 1]
+        "schedules": {name: to_mapping(phase_schedule(info, name)) for name in names},
+        "rows": {
+            name: read_manifest(pack_folder(run, info.phase(name).pack)).root for name in names
         },
     }
 
