@@ -41,7 +41,7 @@ def build(corpus: Corpus, run: Path, engine: Callable[[], Engine], *, recipe: st
         TokenmillError: a setting, an input, the disk or the run stands in the way.
     """
     with locked(run):
-        # All that can be refused is refused before anything of an earlier build is touched.
+        # Refused before a finished run is touched: all that shows without reading the inputs.
         encoder = load_tokenizer(corpus.tokenizer)
         special = encoder.special
         listed = {name: list_files(name, source) for name, source in corpus.sources.items()}
