@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tokenmill.pipeline.corpus import Corpus
+from tokenmill.pipeline.filters import waterfall_order
 from tokenmill.pipeline.pack import RowShape, pack_name
 from tokenmill.pipeline.plan import Unreadable
 from tokenmill.pipeline.receipts import Receipt, paths
@@ -38,6 +39,8 @@ class Built:
     root: str
     counts: dict[str, int]
     """Documents and tokens, in all and by reason."""
+    reasons: list[str]
+    """In the order in which they decide."""
     num_set_aside: int
     manifests: list[Manifest]
 
@@ -64,7 +67,16 @@ def finish_run(
     known: dict[str, Output] = {o.path: o for receipt in receipts for o in receipt.outputs}
     _remove_orphans(run, known, [manifest.pack for manifest in manifests])
     listing = write_listing(run, known)
-    return Built(run, listing.root, dict(counts), num_set_aside, manifests)
+    return Built(
+        run, listing.root, dict(counts), reasons_of(corpus, counts), num_set_aside, manifests
+    )
+
+
+def reasons_of(corpus: Corpus, counts: Mapping[str, int]) -> list[str]:
+    """Every reason of a run, in the order in which they decide."""
+    known = ("kept", "held_out")
+    found = [name.partition(".")[2] for name in counts if name.startswith("documents.")]
+    return waterfall_order(corpus.filters, [name for name in found if name not in known])
 
 
 def _remove_orphans(run: Path, known: Mapping[str, Output], packs: Sequence[str]) -> None:

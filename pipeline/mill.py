@@ -26,7 +26,8 @@ from numpy.typing import NDArray
 from tokenmill.errors import SourceError
 from tokenmill.pipeline.decisions import decision_batch
 from tokenmill.pipeline.documents import Documents, SetAside
-from tokenmill.pipeline.filters import REASONS, FilterConfig, Signals, judge
+from tokenmill.pipeline.examine import Examined, Examiner
+from tokenmill.pipeline.filters import NO_TOKENS, FilterConfig
 from tokenmill.pipeline.outputs import Tables
 from tokenmill.pipeline.plan import UNIT_BYTES, Unit
 from tokenmill.pipeline.read import read_unit
@@ -35,7 +36,6 @@ from tokenmill.pipeline.sources import SourceConfig
 from tokenmill.shards.files import write_whole
 from tokenmill.shards.listing import describe_output
 from tokenmill.tokenizer import Encoder, load_tokenizer
-from tokenmill.tokenizer.counts import count_characters, count_words
 
 VERSION = 1
 GUARD_DOCUMENTS = 8
@@ -76,37 +76,34 @@ class MillTask:
 
 @dataclass(frozen=True, slots=True)
 class Milled:
-    """What the mill found out about a batch. Arrays have one entry a document, tokens excepted."""
+    """What the mill made of a batch."""
 
+    examined: Examined
     tokens: NDArray[np.uint16 | np.uint32]
     """(tokens,) of all documents, one after the other, without special tokens."""
     ends: NDArray[np.int64]
-    """Where each document's tokens end."""
-    signals: Signals
-    verdict: NDArray[np.uint8]
+    """(documents,) where each document's tokens end."""
     hashes: pa.Array
-    """XXH3-128 of each text."""
+    """(documents,) XXH3-128 of each text after all edits."""
+
+    @property
+    def num_tokens(self) -> NDArray[np.int64]:
+        return np.diff(self.ends, prepend=0)
 
 
-def mill_documents(documents: Documents, encoder: Encoder, task: MillTask) -> Milled:
-    """Tokens, signals and verdicts of a batch: the whole judgement of the mill, without files."""
-    words = encoder.split(documents.texts)
-    tokens, ends = encoder.encode_words(words)
-    num_characters, num_symbols = count_characters(words)
-    signals = Signals(
-        num_words=count_words(words),
-        num_characters=num_characters,
-        symbol_share=(num_symbols / np.maximum(num_characters, 1)).astype(np.float32),
-    )
-    num_tokens = np.diff(ends, prepend=0)
-    verdict = judge(signals, num_tokens, task.filters, task.source.kind)
-    return Milled(tokens, ends, signals, verdict, content_hashes(documents.texts))
+def mill_documents(documents: Documents, encoder: Encoder, examiner: Examiner) -> Milled:
+    """A batch examined, tokenized and hashed: all the mill does, without files."""
+    examined = examiner.examine(documents)
+    tokens, ends = encoder.encode_words(examined.words)
+    examined.verdict.drop(np.diff(ends, prepend=0) == 0, NO_TOKENS)
+    return Milled(examined, tokens, ends, content_hashes(examined.texts))
 
 
 def mill(task: MillTask) -> Receipt:
     """Mill a unit and write its files and receipt."""
     started = begin(task)
     encoder = _encoder(task.run / "tokenizer", task.tokenizer_sha256)
+    examiner = Examiner(task.filters, task.source.kind, encoder)
     folder = task.run / "milled" / task.name
     clear(folder)
     for stale in (task.run / "text" / task.name).parent.glob(f"{task.unit.name.split('/')[-1]}-*"):
@@ -121,7 +118,7 @@ def mill(task: MillTask) -> Receipt:
                 continue
             if not counts["documents"]:
                 encoder.check(item.texts, num_documents=GUARD_DOCUMENTS)
-            milled = mill_documents(item, encoder, task)
+            milled = mill_documents(item, encoder, examiner)
             _append(tables, task, item, milled, part)
             _count(counts, item, milled)
             if counts["bytes"] >= (part + 1) * UNIT_BYTES:
@@ -166,17 +163,19 @@ def _append(
     tables: Tables, task: MillTask, documents: Documents, milled: Milled, part: int
 ) -> None:
     folder = task.run / "milled" / task.name
+    examined = milled.examined
     decisions = decision_batch(
         task.unit.source,
         task.name,
         documents,
-        milled.signals,
-        np.diff(milled.ends, prepend=0),
+        examined.signals,
+        milled.num_tokens,
+        examined.edits,
         milled.hashes,
-        milled.verdict,
+        examined.verdict,
     )
     tables.append(folder / f"decisions-{part:03d}.parquet", decisions)
-    kept = pa.array(np.flatnonzero(milled.verdict == 0))
+    kept = pa.array(np.flatnonzero(examined.verdict.kept))
     offsets = pa.array(np.concatenate([[0], milled.ends]).astype(np.int64))
     lists = pa.LargeListArray.from_arrays(offsets, pa.array(milled.tokens))
     tokens = pa.RecordBatch.from_pydict(
@@ -184,20 +183,14 @@ def _append(
     )
     tables.append(folder / f"tokens-{part:03d}.arrow", tokens.take(kept))
     if task.text == "keep":
-        text = pa.RecordBatch.from_pydict({"doc_id": decisions["doc_id"], "text": documents.texts})
+        text = pa.RecordBatch.from_pydict({"doc_id": decisions["doc_id"], "text": examined.texts})
         tables.append(task.run / "text" / f"{task.name}-{part:03d}.parquet", text.take(kept))
 
 
 def _count(counts: Counter[str], documents: Documents, milled: Milled) -> None:
-    num_tokens = np.diff(milled.ends, prepend=0)
-    counts["documents"] += len(num_tokens)
+    counts["documents"] += len(milled.ends)
     counts["bytes"] += pc.sum(pc.binary_length(documents.texts)).as_py()
-    counts["tokens"] += int(num_tokens.sum())
-    for reason in np.unique(milled.verdict):
-        chosen = milled.verdict == reason
-        if reason:
-            counts[f"documents.{REASONS[reason]}"] += int(chosen.sum())
-            counts[f"tokens.{REASONS[reason]}"] += int(num_tokens[chosen].sum())
+    counts["tokens"] += int(milled.num_tokens.sum())
 
 
 @functools.lru_cache(maxsize=1)

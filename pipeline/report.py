@@ -3,10 +3,9 @@ aside."""
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tokenmill.pipeline.filters import REASONS, Reason
 from tokenmill.pipeline.finish import Built
 from tokenmill.pipeline.sources import printable
 from tokenmill.shards.buckets import Buckets
@@ -16,7 +15,7 @@ from tokenmill.shards.table import table
 
 def report(built: Built) -> str:
     """The tables of a finished build, as plain text."""
-    parts = [waterfall(built.counts)]
+    parts = [waterfall(built.counts, built.reasons)]
     parts += [shard_table(manifest) for manifest in built.manifests]
     if not any(shard.rows for manifest in built.manifests for shard in manifest.shards):
         parts.append("no rows: no document was kept, so there is nothing to train on")
@@ -29,17 +28,22 @@ def report(built: Built) -> str:
     return "\n".join(parts)
 
 
-def waterfall(counts: dict[str, int]) -> str:
-    """Documents and tokens that are left after each rule that removed any."""
+def waterfall(counts: Mapping[str, int], reasons: Sequence[str]) -> str:
+    """Documents and tokens that are left after each check that let any go.
+
+    Args:
+        counts: documents and tokens, in all and by reason.
+        reasons: in the order in which they decide.
+    """
     documents, tokens = counts.get("documents", 0), counts.get("tokens", 0)
     rows = [("read", "", f"{documents:,}", f"{tokens:,}")]
-    for reason in REASONS:
+    for reason in reasons:
         removed = counts.get(f"documents.{reason}", 0)
-        if reason is Reason.NONE or not removed:
+        if not removed:
             continue
         documents -= removed
         tokens -= counts[f"tokens.{reason}"]
-        rows.append((reason.value, f"-{removed:,}", f"{documents:,}", f"{tokens:,}"))
+        rows.append((reason, f"-{removed:,}", f"{documents:,}", f"{tokens:,}"))
     held_out = counts.get("documents.held_out", 0)
     rows.append(("of these held out", f"{held_out:,}", "", f"{counts.get('tokens.held_out', 0):,}"))
     return table(("rule", "removed", "documents left", "tokens left"), rows)

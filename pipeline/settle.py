@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from tokenmill.pipeline.decisions import SCHEMA, reason_names
+from tokenmill.pipeline.decisions import reason_column, verdict_of
 from tokenmill.pipeline.duplicates import find_removed, open_removals
-from tokenmill.pipeline.filters import REASONS, Reason, code
+from tokenmill.pipeline.filters import EXACT_DUPLICATE
 from tokenmill.pipeline.outputs import Tables
 from tokenmill.pipeline.receipts import Receipt, begin, finish
 from tokenmill.shards.arrays import as_numpy
@@ -87,33 +87,27 @@ def _settle_batch(
     removals: list[tuple[NDArray[np.uint64], NDArray[np.uint64]]],
     held_out: float,
 ) -> pa.RecordBatch:
-    verdict = _codes(batch["reason"])
+    verdict = verdict_of(batch["reason"])
     duplicate, originals = find_removed(removals, as_numpy(batch["doc_id"]))
-    verdict[duplicate] = code(Reason.EXACT_DUPLICATE)
-    hold = is_held_out(first_8_bytes(batch["content_hash"]), held_out) & (verdict == 0)
-    columns = {name: batch[name] for name in SCHEMA.names}
-    columns["reason"] = reason_names(verdict)
+    verdict.drop(duplicate, EXACT_DUPLICATE)
+    hold = is_held_out(first_8_bytes(batch["content_hash"]), held_out) & verdict.kept
+    columns = dict(zip(batch.schema.names, batch.columns, strict=True))
+    columns["reason"] = reason_column(verdict)
     columns["duplicate_of"] = pa.array(np.where(duplicate, originals, np.uint64(0)))
     columns["held_out"] = pa.array(hold)
-    return pa.RecordBatch.from_pydict(columns, SCHEMA)
-
-
-def _codes(reasons: pa.DictionaryArray) -> NDArray[np.uint8]:
-    known = [str(reason) for reason in REASONS]
-    codes = np.array([known.index(name) for name in reasons.dictionary.to_pylist()], np.uint8)
-    verdict: NDArray[np.uint8] = codes[as_numpy(reasons.indices)]
-    return verdict
+    return pa.RecordBatch.from_pydict(columns, batch.schema)
 
 
 def _count(counts: Counter[str], settled: pa.RecordBatch) -> None:
-    verdict = _codes(settled["reason"])
+    verdict = verdict_of(settled["reason"])
     num_tokens = as_numpy(settled["num_tokens"])
-    held_out = as_numpy(settled["held_out"])
-    counts["documents"] += len(verdict)
+    counts["documents"] += len(num_tokens)
     counts["tokens"] += int(num_tokens.sum(dtype=np.int64))
-    for reason in np.unique(verdict):
-        name = REASONS[reason] or "kept"
-        counts[f"documents.{name}"] += int((verdict == reason).sum())
-        counts[f"tokens.{name}"] += int(num_tokens[verdict == reason].sum(dtype=np.int64))
-    counts["documents.held_out"] += int(held_out.sum())
-    counts["tokens.held_out"] += int(num_tokens[held_out].sum(dtype=np.int64))
+    chosen = {
+        reason or "kept": verdict.codes == code for code, reason in enumerate(verdict.reasons)
+    }
+    chosen["held_out"] = as_numpy(settled["held_out"])
+    for name, documents in chosen.items():
+        if documents.any():
+            counts[f"documents.{name}"] += int(documents.sum())
+            counts[f"tokens.{name}"] += int(num_tokens[documents].sum(dtype=np.int64))
