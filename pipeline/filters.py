@@ -8,6 +8,8 @@ from tokenmill.pipeline.rules.length import LengthRule
 from tokenmill.pipeline.rules.symbols import SymbolRule
 from tokenmill.pipeline.sources import Kind
 
+EDITING = ("c4", "refinedweb")
+"""Rules that also cut lines: without them the text is another."""
 NO_TOKENS = "no_tokens"
 """The reason of a document of which nothing is left."""
 EXACT_DUPLICATE = "exact_duplicate"

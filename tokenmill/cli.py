@@ -87,6 +87,16 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument("--document", type=_natural, help="what is known of a doc_id")
     inspect.set_defaults(run=commands.inspect)
 
+    whatif = add("whatif", help="the waterfall that other thresholds would give, without building")
+    whatif.add_argument("folder", type=Path, metavar="RUN")
+    _set_argument(whatif, "filters.length.min_words=100", required=True)
+    whatif.set_defaults(run=commands.whatif)
+
+    why = add("why", help="each signal, threshold and the check that decided on a document")
+    why.add_argument("folder", type=Path, metavar="RUN")
+    why.add_argument("document", metavar="DOC", help="a doc_id, or the source's id or url")
+    why.set_defaults(run=commands.why)
+
     verify = add("verify", help="every checksum, the root hash last")
     verify.add_argument("folder", type=Path, metavar="RUN")
     verify.set_defaults(run=commands.verify)
@@ -95,12 +105,17 @@ def _parser() -> argparse.ArgumentParser:
 
 def _recipe_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("recipe", type=Path, help="a YAML file, e.g. manifests/neobert.yaml")
+    _set_argument(parser, "packing.overlong=split")
+
+
+def _set_argument(parser: argparse.ArgumentParser, example: str, required: bool = False) -> None:
     parser.add_argument(
         "--set",
         action="append",
         default=[],
+        required=required,
         metavar="KEY=VALUE",
-        help="change one setting, e.g. packing.overlong=split; may be repeated",
+        help=f"change one setting, e.g. {example}; may be repeated",
     )
 
 

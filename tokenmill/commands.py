@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import dataclasses
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,8 @@ from tokenmill.pipeline.forecast import plan_report
 from tokenmill.pipeline.plan import Unreadable
 from tokenmill.pipeline.report import report
 from tokenmill.pipeline.texts import source_texts
+from tokenmill.pipeline.whatif import what_if
+from tokenmill.pipeline.why import why as explain_why
 from tokenmill.recipe import dump_recipe, load_recipe
 from tokenmill.shards.listing import read_listing
 from tokenmill.shards.listing import verify as find_damage
@@ -109,6 +112,26 @@ def inspect(arguments: argparse.Namespace) -> int:
         print(describe_step(run, _phase(arguments), arguments.step))
     else:
         print(inspection.describe_run(run))
+    return 0
+
+
+def whatif(arguments: argparse.Namespace) -> int:
+    read_run(arguments.folder)
+    path = arguments.folder / "recipe.yaml"
+    old, new = load_recipe(path), load_recipe(path, arguments.set)
+    if dataclasses.replace(new, filters=old.filters) != old:
+        raise RecipeError(
+            f"--set {' '.join(arguments.set)}: only filters.* can be tried on a finished run. "
+            "Build another run for the rest."
+        )
+    print(what_if(arguments.folder, old.corpus(), new.filters))
+    return 0
+
+
+def why(arguments: argparse.Namespace) -> int:
+    read_run(arguments.folder)
+    recipe = load_recipe(arguments.folder / "recipe.yaml")
+    print(explain_why(arguments.folder, recipe.corpus(), arguments.document))
     return 0
 
 
