@@ -169,7 +169,13 @@ def mill_tasks(
     """What the mill has to do for each unit, in the order of the plan."""
     return [
         MillTask(
-            run, unit, corpus.sources[unit.source], corpus.filters, corpus.text, tokenizer_sha256
+            run=run,
+            unit=unit,
+            source=corpus.sources[unit.source],
+            filters=corpus.filters,
+            signatures=corpus.dedup.signatures,
+            text=corpus.text,
+            tokenizer_sha256=tokenizer_sha256,
         )
         for unit in units
     ]

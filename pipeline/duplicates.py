@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from tokenmill.pipeline.outputs import Tables
 from tokenmill.pipeline.receipts import Receipt, begin, finish
+from tokenmill.pipeline.signatures import SignatureConfig
 from tokenmill.shards.arrays import as_numpy
 
 VERSION = 1
@@ -30,6 +31,9 @@ class DedupConfig:
 
     exact: bool = True
     """Documents whose cleaned text is equal to an earlier one's, byte by byte."""
+    signatures: SignatureConfig | None = None
+    """MinHash signatures that the mill stores of kept documents, to find near duplicates by; null:
+    none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 was found.
 
     milled/<unit>/tokens-000.arrow        doc_id, content_hash, tokens of the documents kept so far
+    milled/<unit>/signatures-000.arrow    doc_id, signature of those documents, if asked for
     milled/<unit>/decisions-000.parquet   a row for every document
     milled/<unit>/set-aside.jsonl         records that could not be read, if any
     text/<unit>-000.parquet               doc_id and cleaned text of kept documents
@@ -32,6 +33,7 @@ from tokenmill.pipeline.outputs import Tables
 from tokenmill.pipeline.plan import UNIT_BYTES, Unit
 from tokenmill.pipeline.read import read_unit
 from tokenmill.pipeline.receipts import Receipt, begin, clear, finish
+from tokenmill.pipeline.signatures import SignatureConfig, minhash
 from tokenmill.pipeline.sources import SourceConfig
 from tokenmill.shards.files import write_whole
 from tokenmill.shards.listing import describe_output
@@ -50,6 +52,7 @@ class MillTask:
     unit: Unit
     source: SourceConfig
     filters: FilterConfig
+    signatures: SignatureConfig | None
     text: Literal["keep", "drop"]
     tokenizer_sha256: str
 
@@ -69,6 +72,7 @@ class MillTask:
             "input": files,
             "source": [*columns, source.max_document_bytes],
             "filters": self.filters,
+            "signatures": self.signatures,
             "text": self.text,
             "tokenizer": self.tokenizer_sha256,
         }
@@ -182,6 +186,11 @@ def _append(
         {"doc_id": decisions["doc_id"], "content_hash": milled.hashes, "tokens": lists}
     )
     tables.append(folder / f"tokens-{part:03d}.arrow", tokens.take(kept))
+    if task.signatures:
+        entries = minhash(examined.words, task.signatures)
+        lists = pa.FixedSizeListArray.from_arrays(pa.array(entries.ravel()), entries.shape[1])
+        signed = pa.RecordBatch.from_pydict({"doc_id": decisions["doc_id"], "signature": lists})
+        tables.append(folder / f"signatures-{part:03d}.arrow", signed.take(kept))
     if task.text == "keep":
         text = pa.RecordBatch.from_pydict({"doc_id": decisions["doc_id"], "text": examined.texts})
         tables.append(task.run / "text" / f"{task.name}-{part:03d}.parquet", text.take(kept))

@@ -3,10 +3,13 @@
 import unicodedata
 
 import numpy as np
+import pyarrow.dataset as ds
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pipeline_runs import prepare
 
+from tokenmill.cli import main
 from tokenmill.errors import RecipeError
 from tokenmill.pipeline.signatures import NO_RUN, SignatureConfig, minhash
 from tokenmill.tokenizer.words import Splitter
@@ -74,3 +77,19 @@ def test_words_beyond_256_bytes_count_like_any_other():
 def test_a_signature_needs_an_entry():
     with pytest.raises(RecipeError, match="at least 1, got 0 and 5"):
         SignatureConfig(num_hashes=0)
+
+
+def test_the_mill_stores_the_signature_of_every_document_it_keeps(tmp_path):
+    recipe = prepare(tmp_path, dedup={"signatures": {"num_hashes": 16}})
+    run = tmp_path / "run"
+    assert main(["build", str(recipe), "--out", str(run), "--engine", "inline"]) == 1
+    texts = {
+        row["doc_id"]: row["text"]
+        for row in ds.dataset(run / "text", format="parquet").to_table().to_pylist()
+    }
+    files = sorted((run / "milled").rglob("signatures-*.arrow"))
+    table = ds.dataset([str(file) for file in files], format="arrow").to_table()
+    stored = {row["doc_id"]: row["signature"] for row in table.to_pylist()}
+    assert stored.keys() == texts.keys()
+    for document, signature in stored.items():
+        assert signature == signatures([texts[document]], num_hashes=16)[0].tolist()
