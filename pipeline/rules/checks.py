@@ -10,7 +10,7 @@ name of the setting that made it: `gopher.max_dup_line_fraction`.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, ClassVar, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,8 +49,9 @@ class Check:
 class Rule(Protocol):
     """The settings of a family of checks, a frozen dataclass."""
 
-    checks: ClassVar[tuple[Check, ...]]
-    """In the order in which they decide."""
+    @property
+    def checks(self) -> tuple[Check, ...]:
+        """In the order in which they decide."""
 
     @property
     def kinds(self) -> tuple[Kind, ...]:

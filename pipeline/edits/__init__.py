@@ -1,0 +1,1 @@
+"""Changes to the text itself: repair of encodings, personal data."""
