@@ -1,0 +1,1 @@
+"""fastText's supervised models, answered from sums that are kept for each word."""
