@@ -1,0 +1,174 @@
+import io
+import json
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import zstandard
+from datatrove.utils.text import split_into_words
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from tokenmill.pipeline.rules.english import EnglishSplitter
+from tokenmill.pipeline.rules.english_cuts import WordCutter
+from tokenmill.pipeline.rules.spacy_english import MAX_CHARACTERS
+from tokenmill.tokenizer.words import Splitter
+
+CHARACTERS = (
+    "aqQzZ4058.,:;!?'\"()[]{}<>-_/\\=+*^~#@$%&|`°…—£€éßЖжм中の한،।。\u0627\u2013\u2019\u201c\u201d"
+)
+STRINGS = (
+    "the|Mr|km|US|can|not|cannot|don|t|'s|\u2019s|I|ll|ve|GitHub|getFooBar|HTTP|://|www|com|org|a.m."
+    "|:)|:(|<3|o_O|10|127|2024|443|...|--|---|Ph|D|e.g|IS|C++|xD|\U0001f642|\u2060|\u00ad|\x00"
+)
+PARTS = [*CHARACTERS, *STRINGS.split("|")]
+WORDS = st.lists(st.sampled_from(PARTS), min_size=1, max_size=7).map("".join)
+ANY_WORD = st.text(st.characters(exclude_categories=["Cs", "Zs", "Zl", "Zp", "Cc"]), min_size=1)
+
+
+@pytest.fixture(scope="module")
+def splitter():
+    return EnglishSplitter()
+
+
+def documents_of(english):
+    """The English words of each document, as text."""
+    return [
+        [english.table[number].decode() for number in ids]
+        for ids in np.split(english.ids, english.ends[:-1])[: len(english)]
+    ]
+
+
+def split(splitter, texts):
+    return documents_of(splitter.split(Splitter().split(texts)))
+
+
+def test_a_text_becomes_the_words_of_spacy(splitter):
+    text = 'Mr. Fox (of "GitHub") can\'t re-read 1999-2003, 5km away:\nsee www.example.com...'
+    assert split(splitter, [text]) == [split_into_words(text)]
+    assert split(splitter, [text])[0][:5] == ["Mr.", "Fox", "(", "of", '"']
+
+
+def test_words_of_one_shape_are_asked_for_once(monkeypatch):
+    cutter = WordCutter()
+    splitter = EnglishSplitter(cutter)
+    splitter.split(Splitter().split(["GitHub's (1999-2003)"]))
+    monkeypatch.setattr(cutter, "_spacy", None)  # asking would load it again
+    monkeypatch.setattr("tokenmill.pipeline.rules.english_cuts.SpacyEnglish", pytest.fail)
+    texts = ["Word's (2001-2099) (1234-55) Éclair's"]
+    assert split(splitter, texts) == [split_into_words(texts[0])]
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.lists(WORDS, max_size=30))
+@example(["Mr.", "q.", "qq.", "Q.", "QQ.", "qQ.Qq", "44", "4", "444.444.444.444", "10.10.10.10"])
+@example(["foo.bar", "fooBar.bazQux", "fooBar.bAz", "a.b", "ab.cd:44444", "ab.cd:444444", "ab.cde"])
+@example(["x" * 63 + ".com", "x" * 70 + ".com", "www." + "y" * 80 + ".com", "x.com/" + "Z" * 300])
+@example(["5km", "5kmx", "55km/h", "5qm.", "US$5", "EUS$5", "5US$", "°F.", "°G.", "20°C.", "5m²"])
+@example(["I'm", "im", "Im.", "they're.", "can't!", "cant", "o'clock", "dogs'", "dog's", "QQ'S"])
+def test_each_word_is_cut_as_spacy_cuts_it(splitter, words):
+    assert split(splitter, words) == [split_into_words(word) for word in words]
+
+
+@settings(deadline=None, max_examples=200)
+@given(ANY_WORD)
+def test_words_of_any_characters_are_cut_as_spacy_cuts_them(splitter, word):
+    assert split(splitter, [word]) == [split_into_words(word)]
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(WORDS, max_size=20), st.sampled_from(["\n", " \u00a0", "\t", "\x1c", "\u3000\n"]))
+def test_texts_become_the_words_of_spacy(splitter, words, gap):
+    text = gap.join(words)
+    assert split(splitter, [text, ""]) == [split_into_words(text), []]
+
+
+def test_pair_ends_tell_which_words_each_pair_became(splitter):
+    words = Splitter().split(["It's  sat.\u00a0", "", "on\u3000it"])
+    english = splitter.split(words)
+    assert english.pair_ends.tolist() == [2, 4, 4, 5, 6]
+    assert english.ends.tolist() == [4, 4, 6]
+    assert len(english.words.word_ids) == 5
+
+
+def test_long_words_are_in_the_table_like_any_other(splitter):
+    text = "(" + "x" * 1000 + ") " + "中" * 600 + "。"
+    assert split(splitter, [text, text]) == [split_into_words(text)] * 2
+
+
+def test_a_very_long_word_that_has_no_short_shape_is_cut_at_every_2000_characters(splitter):
+    word = "a/" * (MAX_CHARACTERS // 2)
+    pieces = split(splitter, [word + word + "bc"])[0]
+    assert pieces == [*split_into_words(word)] * 2 + ["bc"]
+
+
+@pytest.mark.parametrize("word", ["x" * 3_000_000, "中。" * 100_000, "*" * 20_000, "aé1," * 25_000])
+def test_very_long_words_are_cut_in_linear_time(splitter, word):
+    assert "".join(split(splitter, [word])[0]) == word
+
+
+def test_an_exception_across_a_space_hides_another_from_spacy_but_not_here(splitter):
+    # ":)" and ":))" are both exceptions; spaCy takes the longer, and finds it has a space in it.
+    assert split_into_words("a:) )b") == ["a", ":", ")", ")", "b"]
+    assert split(splitter, ["a:) )b"]) == [["a", ":)", ")", "b"]]
+
+
+def test_the_name_that_spacy_makes_only_once_is_a_word_here_and_then_none_to_datatrove(splitter):
+    split_into_words("IS_ALPHA comes once")
+    assert split_into_words("IS_ALPHA comes again") == ["comes", "again"]
+    assert split(splitter, ["IS_ALPHA comes again"]) == [["IS_ALPHA", "comes", "again"]]
+    text = "token.IS_ALPHA is IS_ALPHA (IS_ALPHA) " + "IS_ALPHA," * 400
+    assert "".join(split(splitter, [text])[0]) == "".join(text.split())
+
+
+def test_what_was_learnt_serves_another_process(splitter, monkeypatch):
+    text = "It's (GitHub's) 1999-2003, naïve: www.example.com"
+    expected = split(splitter, [text])
+    arrays = {name: array.copy() for name, array in splitter.arrays().items()}
+    monkeypatch.setattr("tokenmill.pipeline.rules.english_cuts.SpacyEnglish", pytest.fail)
+    assert split(EnglishSplitter.from_arrays(arrays), [text]) == expected
+
+
+def test_full_tables_start_anew(splitter, monkeypatch):
+    monkeypatch.setattr("tokenmill.pipeline.rules.english.MAX_WORDS", 10)
+    monkeypatch.setattr("tokenmill.pipeline.rules.english_cuts.MAX_SHAPES", 10)
+    words, english = Splitter(max_words=20), EnglishSplitter()
+    batches = [
+        [f"It's w{number} a{number % 7}-b, c.{number}." for number in range(n)] for n in range(9)
+    ]
+    kept = []
+    for texts in batches:
+        kept.append(english.split(words.split(texts)))
+        assert len(kept[-1].table) < 100
+    for texts, found in zip(batches, kept, strict=True):
+        assert documents_of(found) == [split_into_words(text) for text in texts]
+
+
+def slice_of(test_data, name):
+    """A few documents of each kind, short enough for spaCy."""
+    if name == "refinedweb":
+        files = sorted((test_data / name).glob("*.parquet"))
+        return [
+            text[:6000]
+            for file in files
+            for text in pq.read_table(file, columns=["content"])["content"]
+            .slice(40, 40)
+            .to_pylist()
+        ]
+    [file, *_] = sorted((test_data / name).glob("*.jsonl.zst"))
+    data = io.BytesIO(file.read_bytes())
+    lines = zstandard.ZstdDecompressor().stream_reader(data).read().split(b"\n")[:-1]
+    documents = [json.loads(line) for line in lines[:: max(1, len(lines) // 60)]]
+    return [document.get("text", document.get("content"))[:4000] for document in documents]
+
+
+@pytest.mark.parametrize("name", ["refinedweb", "languages", "code"])
+def test_real_texts_become_the_words_of_spacy(splitter, test_data, name):
+    texts = slice_of(test_data, name)
+    ours = split(splitter, texts)
+    different = [
+        (list(a), b)
+        for text, a in zip(texts, ours, strict=True)
+        if (b := split_into_words(text)) != a
+    ]
+    assert different == []
