@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from tokenmill.pipeline.assets import asset_hashes
 from tokenmill.pipeline.corpus import OWN_FOLDERS, Corpus, check_disk
 from tokenmill.pipeline.duplicates import DedupTask, find_duplicates, num_partitions
 from tokenmill.pipeline.engine import Engine
@@ -167,12 +168,15 @@ def mill_tasks(
     corpus: Corpus, run: Path, units: Sequence[Unit], tokenizer_sha256: str
 ) -> list[MillTask]:
     """What the mill has to do for each unit, in the order of the plan."""
+    assets = asset_hashes(corpus.filters, corpus.edits)
     return [
         MillTask(
             run=run,
             unit=unit,
             source=corpus.sources[unit.source],
             filters=corpus.filters,
+            edits=corpus.edits,
+            assets=assets,
             signatures=corpus.dedup.signatures,
             text=corpus.text,
             tokenizer_sha256=tokenizer_sha256,

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from tokenmill.errors import RunError
 from tokenmill.pipeline.duplicates import DedupConfig
+from tokenmill.pipeline.edits.config import EditConfig
 from tokenmill.pipeline.filters import FilterConfig
 from tokenmill.pipeline.pack import PackingConfig, RowShape
 from tokenmill.pipeline.sources import SourceConfig
@@ -34,6 +35,7 @@ class Corpus:
     sources: dict[str, SourceConfig]
     tokenizer: str
     filters: FilterConfig
+    edits: EditConfig
     dedup: DedupConfig
     packing: PackingConfig
     text: Literal["keep", "drop"]

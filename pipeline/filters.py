@@ -1,11 +1,21 @@
 """The rules of a recipe, in the order in which they decide."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, replace
 
+from tokenmill.pipeline.rules.c4 import C4Rule
 from tokenmill.pipeline.rules.checks import Rule, active_checks, reason_name
+from tokenmill.pipeline.rules.classifier import ClassifierRule
+from tokenmill.pipeline.rules.code import CodeRule
+from tokenmill.pipeline.rules.datatrove import DatatroveRule
+from tokenmill.pipeline.rules.fineweb import FineWebRule
+from tokenmill.pipeline.rules.gopher import GopherRule
+from tokenmill.pipeline.rules.language import LanguageRule
 from tokenmill.pipeline.rules.length import LengthRule
+from tokenmill.pipeline.rules.refinedweb import RefinedWebRule
+from tokenmill.pipeline.rules.science import ScienceRule
 from tokenmill.pipeline.rules.symbols import SymbolRule
+from tokenmill.pipeline.rules.url import UrlRule
 from tokenmill.pipeline.sources import Kind
 
 EDITING = ("c4", "refinedweb")
@@ -23,8 +33,24 @@ class FilterConfig:
     The fields stand in the order in which the rules decide.
     """
 
+    url: UrlRule | None = None
+    language: LanguageRule | None = None
+    classifiers: dict[str, ClassifierRule] = field(default_factory=dict)
+    """By a name of the recipe's choice."""
     length: LengthRule | None = None
     symbols: SymbolRule | None = None
+    gopher: GopherRule | None = None
+    c4: C4Rule | None = None
+    refinedweb: RefinedWebRule | None = None
+    fineweb: FineWebRule | None = None
+    code: CodeRule | None = None
+    science: ScienceRule | None = None
+    datatrove: tuple[DatatroveRule, ...] = ()
+    """Filters of datatrove that run as they are, on what the rules above keep."""
+
+    def __post_init__(self) -> None:
+        named = {name: replace(rule, name=name) for name, rule in self.classifiers.items()}
+        object.__setattr__(self, "classifiers", named)
 
 
 def rules_of(filters: FilterConfig, kind: Kind | None = None) -> dict[str, Rule]:
@@ -33,7 +59,13 @@ def rules_of(filters: FilterConfig, kind: Kind | None = None) -> dict[str, Rule]
     Args:
         kind: only those that judge this kind of text.
     """
-    rules = {field.name: getattr(filters, field.name) for field in fields(filters)}
+    rules: dict[str, Rule | None] = {}
+    for setting in fields(filters):
+        value = getattr(filters, setting.name)
+        if setting.name == "classifiers":
+            rules |= {f"classifiers.{name}": rule for name, rule in value.items()}
+        elif setting.name != "datatrove":
+            rules[setting.name] = value
     return {
         name: rule
         for name, rule in rules.items()

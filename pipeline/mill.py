@@ -14,6 +14,7 @@ begun. A task that is killed leaves nothing but temporary files, and does the wh
 import functools
 import json
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -27,6 +28,7 @@ from numpy.typing import NDArray
 from tokenmill.errors import SourceError
 from tokenmill.pipeline.decisions import decision_batch
 from tokenmill.pipeline.documents import Documents, SetAside
+from tokenmill.pipeline.edits.config import EditConfig
 from tokenmill.pipeline.examine import Examined, Examiner
 from tokenmill.pipeline.filters import NO_TOKENS, FilterConfig
 from tokenmill.pipeline.outputs import Tables
@@ -37,6 +39,7 @@ from tokenmill.pipeline.signatures import SignatureConfig, minhash
 from tokenmill.pipeline.sources import SourceConfig
 from tokenmill.shards.files import write_whole
 from tokenmill.shards.listing import describe_output
+from tokenmill.shards.settings import to_mapping
 from tokenmill.tokenizer import Encoder, load_tokenizer
 
 VERSION = 1
@@ -52,6 +55,9 @@ class MillTask:
     unit: Unit
     source: SourceConfig
     filters: FilterConfig
+    edits: EditConfig
+    assets: Mapping[str, str]
+    """What the filters and edits read besides their settings, hashed: models, lists, libraries."""
     signatures: SignatureConfig | None
     text: Literal["keep", "drop"]
     tokenizer_sha256: str
@@ -72,6 +78,8 @@ class MillTask:
             "input": files,
             "source": [*columns, source.max_document_bytes],
             "filters": self.filters,
+            "edits": self.edits,
+            "assets": self.assets,
             "signatures": self.signatures,
             "text": self.text,
             "tokenizer": self.tokenizer_sha256,
@@ -107,7 +115,7 @@ def mill(task: MillTask) -> Receipt:
     """Mill a unit and write its files and receipt."""
     started = begin(task)
     encoder = _encoder(task.run / "tokenizer", task.tokenizer_sha256)
-    examiner = Examiner(task.filters, task.source.kind, encoder)
+    examiner = _examiner(task, encoder)
     folder = task.run / "milled" / task.name
     clear(folder)
     for stale in (task.run / "text" / task.name).parent.glob(f"{task.unit.name.split('/')[-1]}-*"):
@@ -174,7 +182,7 @@ def _append(
         documents,
         examined.signals,
         milled.num_tokens,
-        examined.edits,
+        examined.num_edits,
         milled.hashes,
         examined.verdict,
     )
@@ -208,3 +216,18 @@ def _encoder(folder: Path, sha256: str) -> Encoder:
     encoder = load_tokenizer(folder)
     assert encoder.sha256 == sha256
     return encoder
+
+
+_examiners: dict[str, tuple[Encoder, Examiner]] = {}
+
+
+def _examiner(task: MillTask, encoder: Encoder) -> Examiner:
+    """One examiner a process and kind of text, for the same reason."""
+    key = json.dumps([task.source.kind, to_mapping(task.filters), to_mapping(task.edits)])
+    known = _examiners.get(key)
+    if known is None or known[0] is not encoder:
+        for other in [k for k, (used, _) in _examiners.items() if used is not encoder]:
+            del _examiners[other]
+        examiner = Examiner(task.filters, task.edits, task.source.kind, encoder.split)
+        _examiners[key] = encoder, examiner
+    return _examiners[key][1]

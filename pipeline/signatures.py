@@ -13,9 +13,9 @@ Source: Broder 1997; the 5 words and 112 = 14 x 8 entries are FineWeb's (arXiv:2
 
 import unicodedata
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
-import xxhash
 from numpy.typing import NDArray
 
 from tokenmill.errors import RecipeError
@@ -26,6 +26,9 @@ from tokenmill.tokenizer.words import LONG, LONG_INDEX, Words
 NO_RUN = np.uint32(0xFFFFFFFF)
 """Every entry of a text without words."""
 _EMPTY = np.uint64(0)
+_NUM_PLAIN = 0x3000
+"""Code points that are looked up: the alphabets and what stands between their words."""
+_ODD = 0xFFFFFFFF
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)
 _HASH_START, _HASH_FACTOR = np.uint64(0xCBF29CE484222325), np.uint64(0x100000001B3)
 _SHIFT = np.uint64(32)
@@ -56,10 +59,8 @@ def minhash(words: Words, config: SignatureConfig) -> NDArray[np.uint32]:
     factors, offsets = _orders(config.num_hashes)
     signatures = np.full((len(words), config.num_hashes), NO_RUN, np.uint32)
     of_word = words.words.per_word(_hash_strings)
-    of_long = np.array(
-        [_hash_text(words.data[start:stop].tobytes()) for start, stop in words.long_words],
-        np.uint64,
-    )
+    long_words = (words.data[start:stop].tobytes() for start, stop in words.long_words)
+    of_long = np.array([_hash_text(word) for word in long_words], np.uint64)
     _minima(
         words.word_ids, words.ends, of_word, of_long, config.run_words, factors, offsets, signatures
     )
@@ -75,46 +76,79 @@ def _orders(num_hashes: int) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
 def _hash_strings(data: NDArray[np.uint8], starts: NDArray[np.int64]) -> NDArray[np.uint64]:
     """(words,) the hash of each, _EMPTY where nothing of a word counts."""
     hashes = np.empty(len(starts) - 1, np.uint64)
-    is_ascii = np.empty(len(hashes), np.bool_)
-    _hash_ascii(data, starts, hashes, is_ascii)
-    for word in np.flatnonzero(~is_ascii):
+    is_plain = np.empty(len(hashes), np.bool_)
+    _hash_plain(data, starts, _plain_characters(), hashes, is_plain)
+    for word in np.flatnonzero(~is_plain):
         hashes[word] = _hash_text(data[starts[word] : starts[word + 1]].tobytes())
     return hashes
 
 
-def _hash_text(text: bytes) -> int:
-    """The hash of any word: as _hash_ascii where only ASCII letters and digits are left of it."""
-    spread = unicodedata.normalize("NFD", text.decode().lower())
-    counted = "".join(c for c in spread if unicodedata.category(c)[0] in "LN").encode()
-    if not counted.isascii():
-        return xxhash.xxh3_64_intdigest(counted) | 1
-    hashes = np.empty(1, np.uint64)
-    bounds = np.array([0, len(counted)])
-    _hash_ascii(np.frombuffer(counted, np.uint8), bounds, hashes, np.empty(1, np.bool_))
-    return int(hashes[0])
+def _hash_text(text: bytes) -> np.uint64:
+    """The hash of any word."""
+    points = np.array([ord(character) for character in _counted(text.decode())], np.uint32)
+    hashed: np.uint64 = _hash_points(points)
+    return hashed
+
+
+def _counted(text: str) -> str:
+    """Letters and digits, lower-cased, without diacritics."""
+    spread = unicodedata.normalize("NFD", text.lower())
+    return "".join(c for c in spread if unicodedata.category(c)[0] in "LN")
+
+
+@cache
+def _plain_characters() -> NDArray[np.uint32]:
+    """(_NUM_PLAIN,) by code point: what counts of it, 0 for nothing; _ODD where that is more than
+    one letter, or depends on what stands around it."""
+    plain = np.zeros(_NUM_PLAIN, np.uint32)
+    for point in range(_NUM_PLAIN):
+        counted = _counted(chr(point))
+        plain[point] = ord(counted) if len(counted) == 1 else _ODD if counted else 0
+    plain[ord("Σ")] = _ODD  # its lower case depends on whether it ends the word
+    return plain
 
 
 @compiled
-def _hash_ascii(
+def _hash_points(points: NDArray[np.uint32]) -> np.uint64:
+    """Fowler-Noll-Vo over code points."""
+    value = _HASH_START
+    for point in points:
+        value = (value ^ np.uint64(point)) * _HASH_FACTOR
+    return value | ONE if len(points) else _EMPTY
+
+
+@compiled
+def _hash_plain(
     data: NDArray[np.uint8],
     starts: NDArray[np.int64],
+    plain: NDArray[np.uint32],
     hashes: NDArray[np.uint64],
-    is_ascii: NDArray[np.bool_],
+    is_plain: NDArray[np.bool_],
 ) -> None:
-    """Fowler-Noll-Vo over letters, lower-cased, and digits."""
+    """As _hash_text, where each character counts by itself."""
     for word in range(len(hashes)):
         value = _HASH_START
         counted = False
-        is_ascii[word] = True
-        for at in range(starts[word], starts[word + 1]):
-            byte = data[at]
-            if byte >= 0x80:
-                is_ascii[word] = False
+        is_plain[word] = True
+        at, stop = np.uint64(starts[word]), np.uint64(starts[word + 1])
+        while at < stop:
+            point = np.uint64(data[at])
+            if point < 0x80:
+                at += ONE
+            elif point < 0xE0:
+                point = (point & np.uint64(0x1F)) << 6 | np.uint64(data[at + ONE] & 0x3F)
+                at += np.uint64(2)
+            elif point >= 0xF0:
+                point = np.uint64(_NUM_PLAIN)
+            else:
+                high = (point & np.uint64(0x0F)) << 12 | np.uint64(data[at + ONE] & 0x3F) << 6
+                point = high | np.uint64(data[at + np.uint64(2)] & 0x3F)
+                at += np.uint64(3)
+            if point >= _NUM_PLAIN or plain[point] == _ODD:
+                is_plain[word] = False
                 break
-            if 65 <= byte <= 90:
-                byte += 32
-            if 97 <= byte <= 122 or 48 <= byte <= 57:
-                value = (value ^ np.uint64(byte)) * _HASH_FACTOR
+            if plain[point]:
+                value = (value ^ np.uint64(plain[point])) * _HASH_FACTOR
                 counted = True
         hashes[word] = value | ONE if counted else _EMPTY
 

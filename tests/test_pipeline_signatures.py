@@ -67,6 +67,13 @@ def test_a_short_text_is_one_run_and_one_without_words_has_none():
     assert (none == NO_RUN).all()
 
 
+@given(st.text(st.characters(exclude_categories=["Z", "Cc", "Cs"]), max_size=30))
+def test_a_word_has_the_signature_of_what_counts_of_it(word):
+    plain = "".join(run[0] if run else "" for run in runs(word, 1))
+    one, two = signatures([word, plain])
+    assert np.array_equal(one, two)
+
+
 def test_words_beyond_256_bytes_count_like_any_other():
     long = "x" * 300
     one, two, three = signatures([f"a b {long} c d e", f"A b {long}. c d e", f"a b {long}y c d e"])

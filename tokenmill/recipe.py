@@ -19,6 +19,7 @@ from tokenmill.errors import RecipeError
 from tokenmill.loader.config import LoaderConfig
 from tokenmill.pipeline.corpus import Corpus
 from tokenmill.pipeline.duplicates import DedupConfig
+from tokenmill.pipeline.edits.config import EditConfig
 from tokenmill.pipeline.filters import FilterConfig
 from tokenmill.pipeline.pack import PackingConfig, RowShape, pack_name
 from tokenmill.pipeline.sources import SourceConfig
@@ -57,6 +58,7 @@ class Recipe:
     """In the order in which they are trained."""
     training: TrainingConfig
     filters: FilterConfig = field(default_factory=FilterConfig)
+    edits: EditConfig = field(default_factory=EditConfig)
     dedup: DedupConfig = field(default_factory=DedupConfig)
     packing: PackingConfig = field(default_factory=PackingConfig)
     text: Literal["keep", "drop"] = "keep"
@@ -100,6 +102,7 @@ class Recipe:
             sources=self.sources,
             tokenizer=self.tokenizer,
             filters=self.filters,
+            edits=self.edits,
             dedup=self.dedup,
             packing=self.packing,
             text=self.text,
