@@ -15,6 +15,7 @@ from tokenmill.pipeline.corpus import Corpus
 from tokenmill.pipeline.decisions import FIRST, LAST
 from tokenmill.pipeline.filters import EXACT_DUPLICATE, rules_of
 from tokenmill.pipeline.rules.checks import Breaks, active_checks, reason_name
+from tokenmill.pipeline.rules.datatrove_names import DATATROVE_NAMES
 from tokenmill.shards.listing import read_listing
 from tokenmill.shards.table import table
 
@@ -90,7 +91,8 @@ def _verdict(row: dict[str, Any], run: Path) -> str:
         first = next(find_documents(run, str(row["duplicate_of"])))
         name = first["url"] or first["id"] or f"record {first['position']:,} of {first['unit']}"
         return f"leaves: {EXACT_DUPLICATE} of document {row['duplicate_of']} ({name})"
-    return f"leaves: {row['reason']}"
+    theirs = DATATROVE_NAMES.get(row["reason"])
+    return f"leaves: {row['reason']}" + (f" (datatrove: {theirs})" if theirs else "")
 
 
 def _breaks(side: Breaks, value: float, setting: Any) -> bool:

@@ -18,40 +18,12 @@ from tokenmill.pipeline.filters import FilterConfig
 from tokenmill.pipeline.rules.c4 import C4Rule
 from tokenmill.pipeline.rules.classifier import ClassifierRule
 from tokenmill.pipeline.rules.datatrove import DatatroveRule
+from tokenmill.pipeline.rules.datatrove_names import DATATROVE_NAMES
 from tokenmill.pipeline.rules.fineweb import FineWebRule
 from tokenmill.pipeline.rules.gopher import GopherRule
 from tokenmill.pipeline.rules.length import LengthRule
 from tokenmill.pipeline.rules.refinedweb import RefinedWebRule
 from tokenmill.tokenizer.words import Splitter
-
-THEIRS = {
-    "gopher.min_characters": "empty",
-    "gopher.max_dup_paragraph_fraction": "dup_para_frac",
-    "gopher.max_dup_paragraph_char_fraction": "dup_para_char_frac",
-    "gopher.max_dup_line_fraction": "dup_line_frac",
-    "gopher.max_dup_line_char_fraction": "dup_line_char_frac",
-    **{f"gopher.max_top_{n}_gram_fraction": f"top_{n}_gram" for n in (2, 3, 4)},
-    **{f"gopher.max_dup_{n}_gram_fraction": f"duplicated_{n}_n_grams" for n in range(5, 11)},
-    "gopher.min_words": "gopher_short_doc",
-    "gopher.max_words": "gopher_long_doc",
-    "gopher.min_mean_word_length": "gopher_below_avg_threshold",
-    "gopher.max_mean_word_length": "gopher_above_avg_threshold",
-    "gopher.max_hash_ratio": "gopher_too_many_hashes",
-    "gopher.max_ellipsis_ratio": "gopher_too_many_ellipsis",
-    "gopher.max_bullet_line_fraction": "gopher_too_many_bullets",
-    "gopher.max_ellipsis_line_fraction": "gopher_too_many_end_ellipsis",
-    "gopher.min_alpha_word_fraction": "gopher_below_alpha_threshold",
-    "gopher.min_stop_words": "gopher_enough_stop_words",
-    "c4.drop_lorem_ipsum": "lorem_ipsum",
-    "c4.drop_curly_bracket": "curly_bracket",
-    "c4.min_sentences": "too_few_sentences",
-    "fineweb.min_lines": "empty",
-    "fineweb.min_line_punctuation_fraction": "line_punct_ratio",
-    "fineweb.max_short_line_fraction": "short_line_ratio",
-    "fineweb.max_char_duplicate_fraction": "char_dup_ratio",
-    "fineweb.max_new_line_ratio": "list_ratio",
-}
-"""datatrove's names of our reasons."""
 
 WEB = FilterConfig(gopher=GopherRule(), c4=C4Rule(), fineweb=FineWebRule())
 
@@ -129,7 +101,7 @@ def assert_as_datatrove(texts):
         texts, reasons(examined), examined.texts.to_pylist(), strict=True
     ):
         expected = datatrove(text)
-        found = (THEIRS[reason], None) if reason else ("", left)
+        found = (DATATROVE_NAMES[reason], None) if reason else ("", left)
         if found != expected:
             differing.append((text[:80], found, expected))
     assert differing == []
