@@ -1,5 +1,6 @@
 import io
 import json
+from itertools import pairwise
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from tokenmill.pipeline.rules.english import EnglishSplitter
 from tokenmill.pipeline.rules.english_cuts import WordCutter
-from tokenmill.pipeline.rules.spacy_english import MAX_CHARACTERS
+from tokenmill.pipeline.rules.spacy_english import MAX_CHARACTERS, MAX_PIECES, SpacyEnglish
 from tokenmill.tokenizer.words import Splitter
 
 CHARACTERS = (
@@ -29,6 +30,11 @@ ANY_WORD = st.text(st.characters(exclude_categories=["Cs", "Zs", "Zl", "Zp", "Cc
 @pytest.fixture(scope="module")
 def splitter():
     return EnglishSplitter()
+
+
+@pytest.fixture(scope="module")
+def spacy():
+    return SpacyEnglish()
 
 
 def documents_of(english):
@@ -102,21 +108,55 @@ def test_a_very_long_word_that_has_no_short_shape_is_cut_at_every_2000_character
     assert pieces == [*split_into_words(word)] * 2 + ["bc"]
 
 
-@pytest.mark.parametrize("word", ["x" * 3_000_000, "中。" * 100_000, "*" * 20_000, "aé1," * 25_000])
-def test_very_long_words_are_cut_in_linear_time(splitter, word):
+def test_beyond_500_pieces_a_word_is_cut_at_every_2000_characters_alone(splitter):
+    word = "a/é" * (MAX_CHARACTERS * MAX_PIECES // 3) + "bc" + "a/é" * (MAX_CHARACTERS * 10 // 3)
+    *pieces, last = split(splitter, [word])[0]
+    assert "".join([*pieces, last]) == word
+    assert {len(piece) for piece in pieces[-9:]} == {MAX_CHARACTERS}
+    assert len(pieces) > MAX_PIECES * MAX_CHARACTERS // 3
+
+
+@pytest.mark.parametrize(
+    "word", ["x" * 9_000_000, "中。" * 100_000, "*" * 100_000, "aé1,a.b:@" * 50_000]
+)
+def test_very_long_words_take_linear_time(splitter, word):
     assert "".join(split(splitter, [word])[0]) == word
 
 
+@settings(deadline=None, max_examples=200)
+@given(st.lists(WORDS, max_size=40))
+@example(["..", "a...", "a\u2026\u2026\u2026", "5km/h", "5\u0627\u0643\u0648\u0627\u0628", "20°C."])
+def test_spacy_is_asked_for_many_words_as_for_each(spacy, words):
+    stops, ends = spacy.cut(words)
+    cut = [
+        [word.encode()[start:stop].decode() for start, stop in pairwise([0, *word_stops])]
+        for word, word_stops in zip(words, np.split(stops, ends)[:-1], strict=True)
+    ]
+    assert cut == [split_into_words(word) for word in words]
+
+
+def test_spacy_forgets_the_words_that_it_was_asked_for(monkeypatch):
+    monkeypatch.setattr("tokenmill.pipeline.rules.spacy_english.MAX_TOKENS", 1000)
+    spacy = SpacyEnglish()
+    spacy.cut(["word"])
+    known = len(spacy._tokenizer.vocab.strings)
+    for _ in range(3):
+        spacy.cut([f"w{number}-x,y" for number in range(1000)])
+        assert len(spacy._tokenizer.vocab.strings) == known
+        assert len(spacy._tokenizer.vocab) < 8000
+
+
 def test_an_exception_across_a_space_hides_another_from_spacy_but_not_here(splitter):
-    # ":)" and ":))" are both exceptions; spaCy takes the longer, and finds it has a space in it.
-    assert split_into_words("a:) )b") == ["a", ":", ")", ")", "b"]
-    assert split(splitter, ["a:) )b"]) == [["a", ":)", ")", "b"]]
+    # ":x" and "x." are both exceptions; spaCy takes the first, and finds it has a space in it.
+    assert split_into_words("see: x.Size") == ["see", ":", "x", ".", "Size"]
+    assert split(splitter, ["see: x.Size"]) == [["see", ":", "x.", "Size"]]
+    assert split_into_words("(path) :].rest") == ["(", "path", ")", ":", "]", ".rest"]
+    assert split(splitter, ["(path) :].rest"]) == [["(", "path", ")", ":]", ".rest"]]
 
 
-def test_the_name_that_spacy_makes_only_once_is_a_word_here_and_then_none_to_datatrove(splitter):
-    split_into_words("IS_ALPHA comes once")
-    assert split_into_words("IS_ALPHA comes again") == ["comes", "again"]
-    assert split(splitter, ["IS_ALPHA comes again"]) == [["IS_ALPHA", "comes", "again"]]
+def test_the_name_that_spacy_fails_on_is_a_word_like_others(splitter):
+    # spaCy makes it once; then datatrove fails, or leaves it out of the whole text.
+    assert split(splitter, ["IS_ALPHA is IS_ALPHA"]) == [["IS_ALPHA", "is", "IS_ALPHA"]]
     text = "token.IS_ALPHA is IS_ALPHA (IS_ALPHA) " + "IS_ALPHA," * 400
     assert "".join(split(splitter, [text])[0]) == "".join(text.split())
 

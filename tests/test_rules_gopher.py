@@ -25,6 +25,7 @@ from tokenmill.pipeline.rules.checks import Verdict, judge
 from tokenmill.pipeline.rules.english import EnglishSplitter
 from tokenmill.pipeline.rules.gopher import GopherRule, measure_gopher
 from tokenmill.pipeline.rules.hashing import first_places, new_set
+from tokenmill.pipeline.rules.repetition import MAX_WORDS
 from tokenmill.tokenizer.words import Splitter
 
 STOP_WORDS = {"the", "be", "to", "of", "and", "that", "have", "with"}
@@ -160,7 +161,7 @@ def assert_measured_alike(splitter, texts):
             assert ours[name] == expected[name] or math.isnan(ours[name] + expected[name]), name
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=120)
 @given(st.lists(TEXTS, max_size=4))
 @example(
     ["", " \n", "a", "\n\na\n\na", "\u00a0\n\nb\n\nb\n\n\u3000", "a\n\n\n", "- \n•\n\u3000-", "..."]
@@ -289,6 +290,13 @@ def test_a_long_document_is_measured_like_its_words(splitter):
     ]
     # The second and third times count, but for what is left of a ten.
     assert signals["gopher_dup_10_gram_fraction"][0] == pytest.approx(2 / 3 * 5.45 / 6.45, abs=0.01)
+
+
+def test_repetition_is_not_measured_in_documents_of_millions_of_words(splitter):
+    signals = measure(splitter, ["a " * (MAX_WORDS + 1), PROSE, "a " * 1000])
+    assert np.isnan(signals["gopher_top_2_gram_fraction"]).tolist() == [True, False, False]
+    assert np.isnan(signals["gopher_dup_10_gram_fraction"]).tolist() == [True, False, False]
+    assert signals["gopher_words"][0] == MAX_WORDS + 1
 
 
 def test_numbers_of_places_start_anew_before_they_overflow():

@@ -147,7 +147,7 @@ def _sum_words(
     kinds, hashes, sums_of_words = kept
     width = sums.shape[1]
     end_of_line = END_OF_LINE.copy()
-    num_hashes = np.int64(0)
+    num_hashes = 0
     at = np.uint64(0)
     for document in range(len(ends)):
         total = sums[document]

@@ -21,7 +21,12 @@ from tokenmill.pipeline.rules.checks import Breaks, Check, Signals
 from tokenmill.pipeline.rules.english import EnglishWords
 from tokenmill.pipeline.rules.gopher_lines import count_lines
 from tokenmill.pipeline.rules.lines import TABLE_POINTS, code_point, point_table
-from tokenmill.pipeline.rules.repetition import DUP_SIZES, TOP_SIZES, count_repetition
+from tokenmill.pipeline.rules.repetition import (
+    DUP_SIZES,
+    MAX_WORDS,
+    TOP_SIZES,
+    count_repetition,
+)
 from tokenmill.pipeline.sources import Kind
 from tokenmill.tokenizer.compiled import compiled
 from tokenmill.tokenizer.words import text_buffers
@@ -120,7 +125,8 @@ def measure_gopher(texts: pa.LargeStringArray, english: EnglishWords) -> Signals
     """What Gopher's rules compare.
 
     A fraction or mean of nothing is NaN: those of characters in an empty text, those of lines in
-    it, those of words in a text of white space. A text with fewer words than an n-gram has 0.
+    it, those of words in a text of white space. A text with fewer words than an n-gram has 0 in
+    repeated ones, one with more than 4 million words NaN.
 
     Args:
         english: the words of these texts.
@@ -142,10 +148,11 @@ def measure_gopher(texts: pa.LargeStringArray, english: EnglishWords) -> Signals
             "gopher_dup_line_fraction": lines.repeated_parts / lines.parts,
             "gopher_dup_line_char_fraction": lines.repeated_part_characters / lines.characters,
         }
+        measured = np.where(num_words > MAX_WORDS, np.nan, lines.characters)
         for row, size in enumerate(TOP_SIZES):
-            signals[f"gopher_top_{size}_gram_fraction"] = top[:, row] / lines.characters
+            signals[f"gopher_top_{size}_gram_fraction"] = top[:, row] / measured
         for row, size in enumerate(DUP_SIZES):
-            signals[f"gopher_dup_{size}_gram_fraction"] = dup[:, row] / lines.characters
+            signals[f"gopher_dup_{size}_gram_fraction"] = dup[:, row] / measured
         signals |= {
             "gopher_words": no_symbols,
             "gopher_mean_word_length": characters / no_symbols,
@@ -215,7 +222,8 @@ def _sum(
     them, different stop words."""
     first = 0
     for document in range(len(ends)):
-        no_symbols = characters = with_letters = seen = np.int64(0)
+        no_symbols = characters = with_letters = np.int64(0)
+        seen = 0
         for word in ids[first : ends[document]]:
             marks = of_word[np.uint64(word)]
             if marks & NO_SYMBOL:
@@ -223,7 +231,7 @@ def _sum(
                 characters += marks >> CHARACTERS_SHIFT
             if marks & LETTER:
                 with_letters += 1
-            seen |= marks & 0xFF
+            seen |= int(marks) & 0xFF
         first = ends[document]
         sums[0, document] = no_symbols
         sums[1, document] = characters

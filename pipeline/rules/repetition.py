@@ -3,9 +3,9 @@
 The top n-gram is the one that comes most often, and of several the one that comes first. An n-gram
 can only come again where the shorter one at its start and the next both do:
 
-    the cat sat . the cat ran .     pairs at 0 and 4 come again; so do no triples
+    the cat sat . the cat ran .     pairs at 0 and 4 are equal, those after them are not
 
-so pairs are looked up for every word, triples for the few whose pairs repeat, and so on.
+so pairs are looked up at every word, triples where two pairs come again, and so on.
 
 Duplicate n-grams are counted as datatrove counts them: word by word, an n-gram that was seen counts
 with all its characters and is stepped over whole, any other is noted. datatrove compares the words
@@ -34,18 +34,20 @@ from tokenmill.tokenizer.word_table import ONE, fold
 
 TOP_SIZES = (2, 3, 4)
 DUP_SIZES = (5, 6, 7, 8, 9, 10)
+MAX_WORDS = 1 << 22
+"""Longer documents, of some 20 MB, are not measured: it would take 60 bytes a word."""
 MAX_BLOCKS = 6
 """The n-grams looked up have up to 45 bytes in English."""
 BLOCK_BYTES = 8
-SEEN_SLOTS = 8
-"""Counters for each word, by which blocks that come once are told apart; a few are mixed up."""
+SEEN_SLOTS, MAX_SEEN_SLOTS = 8, 1 << 24
+"""Counters for each word, and in all; blocks that share one by chance are looked up in vain."""
 _HALF = np.uint64(32)
 
 
 def count_repetition(
     english: EnglishWords, characters: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The characters in repeated n-grams; 50 bytes a word of the longest document are needed.
+    """The characters in repeated n-grams; none in a document of more than MAX_WORDS words.
 
     Args:
         characters: (words known,) code points of each word of `english.table`.
@@ -73,6 +75,9 @@ def _count(
 ) -> None:
     most = most_bytes = first = 0
     for end in ends:
+        if end - first > MAX_WORDS:
+            first = end
+            continue
         num_bytes = 0
         for word in ids[first:end]:
             num_bytes += starts[word + 1] - starts[word]
@@ -83,15 +88,16 @@ def _count(
     counts = np.empty((2, most), np.int32)
     text = np.zeros(most_bytes + BLOCK_BYTES * MAX_BLOCKS, np.uint8)
     offsets = np.empty(most + 1, np.uint64)
-    keys = np.empty(most, np.uint64)
-    seen = np.empty(2 * SEEN_SLOTS * most + 1, np.uint8)
+    seen = np.empty(_seen_slots(most), np.uint8)
     first = 0
     for document in range(len(ends)):
         words = ids[first : ends[document]]
         first = ends[document]
+        if len(words) > MAX_WORDS:
+            continue
         _count_top(words, characters, groups, counts, table, top[document])
         _join(words, starts, arena, text, offsets)
-        _count_blocks(text, offsets, len(words), keys, groups[0], seen, counts[0])
+        _count_blocks(text, offsets, len(words), table.keys, groups[0], seen, counts[0])
         _count_dup(words, characters, text, offsets, counts[0], groups[0], table, dup[document])
 
 
@@ -188,11 +194,10 @@ def _count_blocks(
     part; they are never those of an n-gram.
 
     Args:
-        seen: at least SEEN_SLOTS a word, a power of two.
+        keys: room for a hash of each word's blocks.
+        seen: room for counters.
     """
-    slots = 1
-    while slots < SEEN_SLOTS * num_words:
-        slots *= 2
+    slots = _seen_slots(num_words)
     mask = np.uint64(slots - 1)
     for place in range(num_words):
         repeated[place] = place
@@ -215,6 +220,14 @@ def _count_blocks(
             repeated[kept] = place
             kept += again
         number = kept
+
+
+@compiled_inline
+def _seen_slots(num_words: int) -> int:
+    slots = 1
+    while slots < SEEN_SLOTS * num_words and slots < MAX_SEEN_SLOTS:
+        slots *= 2
+    return slots
 
 
 @compiled_inline

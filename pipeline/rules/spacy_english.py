@@ -6,20 +6,29 @@ are only searched where they can match. Words are asked for together, with a lin
 that is a token to spaCy, so no exception (":)", "Mr.") reaches from one word into the next.
 
 spaCy's time grows with the square of a word's length, so a word above 2,000 characters is asked for
-in pieces of so many, and is cut there. IS_ALPHA is asked for by another name: its number is that of
-a free place in spaCy's tables, which fail when they meet it again.
+in pieces of so many and always cut there; beyond a million characters it is cut nowhere else.
+IS_ALPHA is asked for by another name: its number is that of a free place in spaCy's tables, which
+fail when they meet it again.
 """
 
 import re
+import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 MAX_CHARACTERS = 2000
 """The longest word that is asked for in one piece."""
+MAX_PIECES = 500
+"""The pieces of a word that are asked for."""
 CALL_CHARACTERS = 1 << 16
 """How many characters one call of spaCy takes, or a little more."""
+MAX_TOKENS = 1 << 21
+"""Tokens that one tokenizer makes: it forgets them, but its table of what it forgot grows."""
 SUFFIX_CHARACTERS = 6
 """No suffix pattern matches more, but for a run of dots; the longest are units, of five letters."""
 _SUFFIX_MAY_END = re.compile(r"[^A-Za-z0-9]$|[0-9'\u2019]")
@@ -32,13 +41,14 @@ class SpacyEnglish:
     """Where spaCy cuts English words, and which letters its patterns treat alike."""
 
     def __init__(self) -> None:
-        # Importing spaCy costs a second, so it waits until the first new word.
-        from spacy.attrs import LENGTH
-        from spacy.lang.char_classes import ALPHA
-        from spacy.lang.en import English
-        from spacy.tokenizer import Tokenizer
-        from spacy.util import compile_infix_regex, compile_prefix_regex, compile_suffix_regex
-        from spacy.vocab import Vocab
+        # Importing spaCy takes a second, so it waits until the first new word.
+        with _without_torch():
+            from spacy.attrs import LENGTH
+            from spacy.lang.char_classes import ALPHA
+            from spacy.lang.en import English
+            from spacy.tokenizer import Tokenizer
+            from spacy.util import compile_infix_regex, compile_prefix_regex, compile_suffix_regex
+            from spacy.vocab import Vocab
 
         defaults = English.Defaults
         prefix = compile_prefix_regex(defaults.prefixes)
@@ -53,7 +63,7 @@ class SpacyEnglish:
             infix.pattern,
             *defaults.tokenizer_exceptions,
         ]
-        self._tokenizer = Tokenizer(
+        self._new_tokenizer: Callable[[], Any] = lambda: Tokenizer(
             Vocab(),
             rules=defaults.tokenizer_exceptions,
             prefix_search=prefix.match,  # each of its alternatives begins with ^
@@ -62,6 +72,8 @@ class SpacyEnglish:
             token_match=defaults.token_match,
             url_match=lambda text: defaults.url_match(text) if "." in text else None,
         )
+        self._tokenizer = self._new_tokenizer()
+        self._num_tokens = 0
 
     def letters(self) -> NDArray[np.bool_]:
         """(0x10000,) code points that are letters to all patterns, and in none of them by name."""
@@ -108,18 +120,37 @@ class SpacyEnglish:
         """Where each token ends in its word, and the number of tokens of each word."""
         pieces = [piece for word in words for piece in _pieces(word)]
         text = "\n".join(pieces).replace("IS_ALPHA", "AS_ALPHA")
+        if self._num_tokens > MAX_TOKENS:
+            self._tokenizer = self._new_tokenizer()
+            self._num_tokens = 0
         with self._tokenizer.vocab.memory_zone():
             lengths = self._tokenizer(text).to_array(self._length).astype(np.int64)
-        stops = np.cumsum(lengths)  # characters; all tokens together are the text
-        data = np.frombuffer(text.encode() + b"\n", np.uint8)
-        stops = np.flatnonzero((data & 0xC0) != 0x80)[stops]  # bytes
-        stops = stops[data[stops - 1] != ord("\n")]
-        # Without the line feeds, words and their tokens' ends stand one after another.
-        stops -= np.cumsum(data == ord("\n"))[stops - 1]
-        word_stops = np.cumsum([len(word.encode()) for word in words])
+        self._num_tokens += len(lengths)
+        stops = np.cumsum(lengths)  # in characters; all tokens together are the text
+        line_feeds = np.cumsum([len(piece) + 1 for piece in pieces])  # where each one ends
+        num_before = np.searchsorted(line_feeds, stops, side="right")
+        is_word = np.diff(num_before, prepend=0) == 0
+        stops = stops[is_word] - num_before[is_word]  # in the words one after another
+        word_stops = np.cumsum([len(word) for word in words])
         last = np.searchsorted(stops, word_stops, side="right")
+        data = np.frombuffer("".join(words).encode() + b"\n", np.uint8)
+        to_byte = np.flatnonzero((data & 0xC0) != 0x80)
         counts = np.diff(last, prepend=0)
-        return stops - np.repeat(np.concatenate([[0], word_stops[:-1]]), counts), counts
+        word_starts = to_byte[np.concatenate([[0], word_stops[:-1]])]
+        return to_byte[stops] - np.repeat(word_starts, counts), counts
+
+
+@contextmanager
+def _without_torch() -> Iterator[None]:
+    """Keep spaCy from importing torch for models that nobody needs here: 180 MB and two seconds."""
+    if "torch" in sys.modules:
+        yield
+        return
+    sys.modules["torch"] = cast(ModuleType, None)  # importing it fails, as if it was not there
+    try:
+        yield
+    finally:
+        del sys.modules["torch"]
 
 
 def _search_end(suffix: re.Pattern[str]) -> Callable[[str], re.Match[str] | None]:
@@ -147,8 +178,10 @@ def _batches(words: Sequence[str]) -> Iterator[Sequence[str]]:
 
 
 def _pieces(word: str) -> Iterator[str]:
+    """What is asked for a word; one letter many times stands for a piece that is not cut."""
     for start in range(0, len(word), MAX_CHARACTERS):
-        yield word[start : start + MAX_CHARACTERS]
+        piece = word[start : start + MAX_CHARACTERS]
+        yield piece if start < MAX_PIECES * MAX_CHARACTERS else "x" * len(piece)
 
 
 def _character(point: int) -> str:
