@@ -23,7 +23,7 @@ TEXT_SHARE = 0.4
 """Bytes of zstd parquet for a byte of text."""
 
 
-OWN_FOLDERS = ("receipts", "milled", "removals", *FOLDERS)
+OWN_FOLDERS = ("receipts", "milled", "removals", "words", *FOLDERS)
 """The folders of a run that a build writes into."""
 
 

@@ -62,17 +62,19 @@ class Examiner:
         edits: EditConfig,
         kind: Kind,
         split: Callable[[Texts], Words],
+        english: EnglishSplitter | None = None,
     ) -> None:
         """
         Args:
             split: cuts texts into words, as the tokenizer's `split` does.
+            english: splits words as spaCy does; a new one by default.
 
         Raises:
             TokenmillError: a model or list that a rule names is missing or damaged.
         """
         self._rules = rules_of(filters, kind)
         self._filters, self._edits, self._kind, self._split = filters, edits, kind, split
-        self._english = EnglishSplitter()
+        self.english = english or EnglishSplitter()
         languages = filters.language if self._judges("language") else None
         self._language = Language(languages) if languages else None
         self._classifiers = Classifiers(
@@ -84,7 +86,7 @@ class Examiner:
 
     def examine(self, documents: Documents) -> Examined:
         """Edit, measure and judge a batch."""
-        batch = _Batch(documents.texts, self._split, self._english)
+        batch = _Batch(documents.texts, self._split, self.english)
         repairing, replacing = self._edits.repair, self._edits.pii
         if repairing and self._kind in repairing.kinds:
             batch.edit(repair(batch.texts, repairing))

@@ -31,6 +31,7 @@ from tokenmill.pipeline.documents import Documents, SetAside
 from tokenmill.pipeline.edits.config import EditConfig
 from tokenmill.pipeline.examine import Examined, Examiner
 from tokenmill.pipeline.filters import NO_TOKENS, FilterConfig
+from tokenmill.pipeline.learnt import keep_english, keep_words, known_english, known_words
 from tokenmill.pipeline.outputs import Tables
 from tokenmill.pipeline.plan import UNIT_BYTES, Unit
 from tokenmill.pipeline.read import read_unit
@@ -136,6 +137,8 @@ def mill(task: MillTask) -> Receipt:
             if counts["bytes"] >= (part + 1) * UNIT_BYTES:
                 tables.close_part()
                 part += 1
+    keep_words(task.run, encoder.words)
+    keep_english(task.run, examiner.english)
     _refuse_changed_inputs(task)
     outputs = list(tables.described())
     if set_aside:
@@ -215,6 +218,9 @@ def _encoder(folder: Path, sha256: str) -> Encoder:
     """One encoder a process: what it has learnt of words serves every unit after."""
     encoder = load_tokenizer(folder)
     assert encoder.sha256 == sha256
+    words = known_words(folder.parent)
+    if words is not None:
+        encoder.adopt(words)
     return encoder
 
 
@@ -228,6 +234,8 @@ def _examiner(task: MillTask, encoder: Encoder) -> Examiner:
     if known is None or known[0] is not encoder:
         for other in [k for k, (used, _) in _examiners.items() if used is not encoder]:
             del _examiners[other]
-        examiner = Examiner(task.filters, task.edits, task.source.kind, encoder.split)
+        examiner = Examiner(
+            task.filters, task.edits, task.source.kind, encoder.split, known_english(task.run)
+        )
         _examiners[key] = encoder, examiner
     return _examiners[key][1]

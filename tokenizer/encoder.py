@@ -32,6 +32,7 @@ from tokenmill.tokenizer.memory import UnitMemory
 from tokenmill.tokenizer.reference import Reference
 from tokenmill.tokenizer.remembered import Ids, Tokens
 from tokenmill.tokenizer.special import find_special, find_word_starts
+from tokenmill.tokenizer.word_table import WordTable
 from tokenmill.tokenizer.words import MAX_WORDS, Splitter, Texts, Words, text_array, text_buffers
 
 SLICE_BYTES = 2 << 20
@@ -107,6 +108,15 @@ class Encoder:
         array = io.BytesIO()
         np.save(array, self.word_starts())
         write_whole(folder / "word_starts.npy", array.getvalue())
+
+    @property
+    def words(self) -> WordTable:
+        """The words that it has met."""
+        return self._splitter.words
+
+    def adopt(self, words: WordTable) -> None:
+        """Start with the words that another one has met, instead of those met so far."""
+        self._splitter.words = words
 
     def split(self, texts: Texts) -> Words:
         """The words and gaps of some texts, a batch that fits in memory a few times over.
