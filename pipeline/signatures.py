@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 
 from tokenmill.errors import RecipeError
 from tokenmill.tokenizer.compiled import compiled
+from tokenmill.tokenizer.find_words import LONG, LONG_INDEX
 from tokenmill.tokenizer.word_table import ONE
-from tokenmill.tokenizer.words import LONG, LONG_INDEX, Words
+from tokenmill.tokenizer.words import Words
 
 NO_RUN = np.uint32(0xFFFFFFFF)
 """Every entry of a text without words."""

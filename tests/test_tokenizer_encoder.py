@@ -106,18 +106,21 @@ def test_an_interrupted_batch_leaves_no_unit_without_tokens(tmp_path, monkeypatc
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("tokenmill.tokenizer.reference.PieceModel.encode", interrupt)
+        patch.setattr("tokenmill.tokenizer.wordpiece.WordPiece.encode", interrupt)
         with pytest.raises(KeyboardInterrupt):
             encoder.encode([PROSE])
     assert_same_as_library(encoder, [PROSE])
 
 
-def test_the_guard_passes_what_is_right_and_names_what_is_wrong(tmp_path):
+def test_the_guard_passes_what_is_right_and_names_what_is_wrong(tmp_path, monkeypatch):
     encoder = small_encoder("wordpiece", tmp_path)
     texts = ["the miller", "and so on", "the daughter"]
     encoder.check(texts)
     encoder.encode(texts)
-    encoder._memory._store.tokens[:] += 1
+    right = encoder.encode_words
+    monkeypatch.setattr(
+        encoder, "encode_words", lambda words: (right(words)[0] + 1, right(words)[1])
+    )
     message = r"document 0 of the sample, token 0: the tokenizers library gives \[\d+.*, ours \[\d+"
     with pytest.raises(TokenizerError, match=message):
         encoder.check(texts)

@@ -4,8 +4,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from tokenmill.tokenizer.find_words import LONG, LONG_INDEX
 from tokenmill.tokenizer.white_space import split_at_white_space
-from tokenmill.tokenizer.words import LONG, LONG_INDEX, Splitter
+from tokenmill.tokenizer.words import Splitter
 
 SPACES = [chr(point) for point in range(0x110000) if chr(point).isspace()]
 ANY_TEXT = st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from([*SPACES, "a", "b"]))

@@ -6,8 +6,9 @@ from hypothesis import strategies as st
 from tokenizer_cases import hard_texts
 
 from tokenmill.errors import SourceError
+from tokenmill.tokenizer.find_words import LONG
 from tokenmill.tokenizer.word_table import MAX_BYTES, WordTable, fold
-from tokenmill.tokenizer.words import LONG, Splitter
+from tokenmill.tokenizer.words import Splitter
 
 GAPS = " \t\n\r"
 ANY_TEXT = st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from(GAPS + "ab"))

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokenmill.tokenizer.compiled import compiled
-from tokenmill.tokenizer.words import LONG, LONG_INDEX, Words
+from tokenmill.tokenizer.find_words import LONG, LONG_INDEX
+from tokenmill.tokenizer.words import Words
 
 _SPACE, _PLAIN, _SYMBOL = 0, 1, 2
 _ASSIGNED = (*range(0x40000), *range(0xE0000, 0xE0200))

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
@@ -35,7 +34,7 @@ from tokenmill.tokenizer.special import find_special, find_word_starts
 from tokenmill.tokenizer.word_table import WordTable
 from tokenmill.tokenizer.words import MAX_WORDS, Splitter, Texts, Words, text_array, text_buffers
 
-SLICE_BYTES = 2 << 20
+SLICE_BYTES = 4 << 20
 """About how much text is worked off at once; the arrays of a slice stay in the cache."""
 
 
@@ -132,8 +131,11 @@ class Encoder:
         Raises:
             SourceError: a text is null or not UTF-8.
         """
-        array = text_array(texts)
-        parts = [self.encode_words(self.split(part)) for part in _slices(array)]
+        offsets, data = text_buffers(texts)
+        parts = [
+            self.encode_words(self._splitter.split_bytes(offsets[rows], data))
+            for rows in _slices(offsets)
+        ]
         sizes = [len(ids) for ids, _ in parts]
         before = np.cumsum([0, *sizes])
         ids: Ids = np.concatenate([np.empty(0, self.dtype), *(ids for ids, _ in parts)])
@@ -189,14 +191,13 @@ class Encoder:
         return text
 
 
-def _slices(texts: pa.Array) -> Iterator[pa.Array]:
-    """The texts in runs of about SLICE_BYTES; a longer text is a run of its own."""
-    offsets, _ = text_buffers(texts)
-    start = 0
-    while start < len(texts):
+def _slices(offsets: NDArray[np.int64]) -> Iterator[slice]:
+    """The bounds of texts in runs of about SLICE_BYTES; a longer text is a run of its own."""
+    start, last = 0, len(offsets) - 1
+    while start < last:
         stop = int(np.searchsorted(offsets, offsets[start] + SLICE_BYTES, side="right")) - 1
-        stop = min(max(stop, start + 1), len(texts))
-        yield texts.slice(start, stop - start)
+        stop = min(max(stop, start + 1), last)
+        yield slice(start, stop + 1)
         start = stop
 
 

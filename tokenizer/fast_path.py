@@ -12,9 +12,11 @@ takes the library's own path, and `find_unit` says why.
 """
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
+from unicodedata import normalize
 
 from tokenizers import Tokenizer
 from tokenizers.pre_tokenizers import ByteLevel
@@ -35,10 +37,20 @@ class Unit(StrEnum):
 class AddedTokens:
     """The added tokens that are matched in text; special ones are not, they are text."""
 
-    in_words: tuple[bytes, ...]
+    in_words: tuple[str, ...]
     """Every form, lower-cased, in which one can stand in a word; such a word is never cut."""
     in_gaps: tuple[re.Pattern[str], ...]
     """Those of white space alone: matched before normalizing, and after."""
+
+    @property
+    def characters(self) -> frozenset[str]:
+        """The characters of those in words, also when they are composed or decomposed."""
+        forms = "".join(self.in_words)
+        return frozenset(form for kind in ("NFC", "NFD") for form in normalize(kind, forms))
+
+    def cut_gap(self, gap: str) -> Iterator[tuple[str, bool]]:
+        """The parts of a gap, and which of them are added tokens."""
+        return _cut_at(gap, self.in_gaps)
 
     def end_gap(self, gap: str) -> bool:
         """Whether the last character of a gap belongs to an added token.
@@ -70,16 +82,30 @@ def find_unit(tokenizer: Tokenizer, settings: dict[str, Any]) -> tuple[Unit | No
 
 def find_added_tokens(tokenizer: Tokenizer, settings: dict[str, Any]) -> AddedTokens:
     """The added tokens of a tokenizer that has a unit."""
-    in_words: list[bytes] = []
+    in_words: list[str] = []
     in_gaps: dict[bool, list[str]] = {False: [], True: []}
     for token in _matched(settings):
         if not token["content"].strip(GAP_CHARACTERS):
             in_gaps[token["normalized"]].append(token["content"])
         else:
-            in_words += [form.lower().encode() for form in _forms(tokenizer, token)]
+            in_words += [form.lower() for form in _forms(tokenizer, token)]
     longest_first = [sorted(in_gaps[normalized], key=len, reverse=True) for normalized in in_gaps]
     patterns = ["|".join(map(re.escape, contents)) for contents in longest_first if contents]
     return AddedTokens(tuple(in_words), tuple(re.compile(pattern) for pattern in patterns))
+
+
+def _cut_at(text: str, patterns: tuple[re.Pattern[str], ...]) -> Iterator[tuple[str, bool]]:
+    if not patterns:
+        yield text, False
+        return
+    at = 0
+    for match in patterns[0].finditer(text):
+        if match.start() > at:
+            yield from _cut_at(text[at : match.start()], patterns[1:])
+        yield match.group(), True
+        at = match.end()
+    if at < len(text):
+        yield from _cut_at(text[at:], patterns[1:])
 
 
 def byte_letters() -> list[str]:
@@ -121,10 +147,20 @@ def _why_not_bytes(settings: dict[str, Any]) -> str:
     if model.get("continuing_subword_prefix") or model.get("end_of_word_suffix"):
         return "its tokens carry a mark for the inside or the end of a word"
     letters = byte_letters()
+    if model.get("ignore_merges"):
+        return "it takes words of its vocabulary without merging"
+    if not merges_follow_their_parts(model["merges"]):
+        return "a merge comes before one that makes its parts"
     missing = [byte for byte in UTF8_BYTES if letters[byte] not in model["vocab"]]
     if missing:
         return f"its vocabulary lacks {len(missing)} of the bytes that UTF-8 has"
     return ""
+
+
+def merges_follow_their_parts(merges: list[tuple[str, str]]) -> bool:
+    """Whether each merge comes after those that make its two tokens, as trainers order them."""
+    last_rank = {first + second: rank for rank, (first, second) in enumerate(merges)}
+    return all(last_rank.get(part, -1) < rank for rank, pair in enumerate(merges) for part in pair)
 
 
 def _why_not_added(tokenizer: Tokenizer, settings: dict[str, Any], unit: Unit) -> str:

@@ -1,36 +1,30 @@
 """What is known of the units of a tokenizer, and how new ones are learnt.
 
-    words ──> units ──new──> pieces ──new──> the library
-                │               └── token ids ──┘
+    words ──> units ──new──> pieces ──> token ids
                 └── token ids, by a gather
 
-A unit with a word or gap above 256 bytes, or glued from several pairs, has no number. Up to 512
-bytes its pieces are remembered all the same; above, it goes to the library each time.
+A unit with a word or gap that is not remembered, or glued from several pairs, has no number. It is
+cut into pieces (piece_memory.py) each time that it comes.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tokenmill.tokenizer.fast_path import Unit, find_added_tokens
-from tokenmill.tokenizer.pairs import SWALLOWED, PairTable
-from tokenmill.tokenizer.pieces import (
-    GAP_ALONE,
-    GAP_BINDS,
-    GAP_BREAKS,
-    PieceList,
-    UnitTexts,
-    join_pieces,
-)
-from tokenmill.tokenizer.reference import PieceModel, Reference
-from tokenmill.tokenizer.remembered import Tokens, TokenStore
-from tokenmill.tokenizer.words import LONG, Words
+from tokenmill.tokenizer.fast_path import Unit
+from tokenmill.tokenizer.find_words import LONG, LONG_INDEX
+from tokenmill.tokenizer.pairs import MAX_PAIRS, PairTable
+from tokenmill.tokenizer.piece_memory import PieceMemory
+from tokenmill.tokenizer.pieces import GAP_ALONE, GAP_BINDS
+from tokenmill.tokenizer.reference import Reference
+from tokenmill.tokenizer.remembered import Tokens
+from tokenmill.tokenizer.word_table import WordTable
+from tokenmill.tokenizer.words import Words
 
-MAX_UNITS = 1 << 22
-"""A memory with more pairs or pieces starts anew."""
-REMEMBERED_BYTES = 512
-"""The longest unit without a number that is cut into pieces."""
+LEARNT_UNITS = 1 << 14
+"""Units that are learnt at once."""
 
 
 class UnitMemory:
@@ -45,109 +39,98 @@ class UnitMemory:
         words: Words,
     ) -> None:
         self._unit = unit
-        self._reference = reference
-        self._model = PieceModel(reference.tokenizer, settings, unit)
-        self._added = find_added_tokens(reference.tokenizer, settings)
         self._words = words.words
         self._gaps = words.gaps
         self._gap_kinds = np.zeros(0, np.uint8)
         self._pairs = PairTable()
-        self._pieces = PieceList()
-        self._store = TokenStore(dtype)
+        self._pieces = PieceMemory(reference, settings, unit, dtype)
 
     def serves(self, words: Words) -> bool:
         """Whether the words are numbered by the tables that this memory knows, and it has room."""
-        full = max(len(self._pairs), len(self._pieces.table)) > MAX_UNITS
-        return words.words is self._words and not full
+        return words.words is self._words and len(self._pairs) <= MAX_PAIRS
 
     def encode(self, words: Words) -> Tokens:
         """The tokens of documents, learning what is new."""
         if self._unit is Unit.WORD:
-            units = words.word_ids
-            self._learn(self._new_words())
-            data, spans = words.data, words.long_words
-        else:
-            units = self._pairs.number(words)
-            self._learn(self._new_pairs())
-            data, spans = _unnumbered(words, units)
-        return self._store.gather(units, words.ends, *self._encode_spans(data, spans))
+            self._learn_words()
+            long = self._pieces.encode(words.data, *words.long_words.T)
+            return self._pieces.store.write_units(words.word_ids, words.ends, long)
+        found = self._pairs.find(words)
+        self._learn_pairs()
+        long = self._encode_runs(words, *self._pairs.fill(words, found, self._pieces.store.units))
+        return self._pieces.store.write(found.entries, words.ends, long)
 
-    def _new_words(self) -> UnitTexts:
-        starts = self._words.starts[self._store.num_units :]
-        no_gaps = np.zeros(len(starts) - 1, np.uint8)
-        return UnitTexts(self._words.arena, starts[:-1], starts[:-1], starts[1:], no_gaps)
+    def _learn_words(self) -> None:
+        store, table = self._pieces.store, self._words
+        while store.num_units < len(table):
+            starts = table.starts[store.num_units :][: LEARNT_UNITS + 1]
+            data = table.arena[starts[0] : starts[-1]]
+            bounds = starts - starts[0]
+            store.add_units(*self._pieces.cut(data, bounds[:-1], bounds[1:]))
 
-    def _new_pairs(self) -> UnitTexts:
-        gap_ids, word_ids = self._pairs.pairs(self._store.num_units)
-        kinds = map(
-            self._gap_kind, self._gaps.texts(np.arange(len(self._gap_kinds), len(self._gaps)))
-        )
-        self._gap_kinds = np.append(self._gap_kinds, np.array(list(kinds), np.uint8))
-        no_data, no_spans = np.zeros(0, np.uint8), np.zeros((0, 2), np.int64)
-        new = Words(
-            word_ids, gap_ids, no_spans[:, 0], self._words, self._gaps, no_data, no_spans, no_spans
-        )
-        data, ends = new.write()
-        word_starts = ends - new.word_bytes()
-        starts = word_starts - new.gap_bytes()
-        return UnitTexts(data, starts, word_starts, ends, self._gap_kinds[gap_ids])
+    def _learn_pairs(self) -> None:
+        store = self._pieces.store
+        if store.num_units < len(self._pairs):
+            self._note_gaps()
+        while store.num_units < len(self._pairs):
+            first = store.num_units
+            gap_ids, word_ids = self._pairs.pairs(first, LEARNT_UNITS)
+            data, ends = _pairs(word_ids, gap_ids, self._words, self._gaps).write()
+            starts = np.concatenate([[0], ends[:-1]])
+            store.add_units(*self._pieces.cut(data, starts, ends, self._gap_kinds[gap_ids]))
+            self._pairs.note(first, store.units[first : store.num_units])
+
+    def _note_gaps(self) -> None:
+        """Find the kinds of new gaps."""
+        known, count = len(self._gap_kinds), len(self._gaps)
+        kinds = np.full(count - known, GAP_BINDS, np.uint8)
+        if self._pieces.added.in_gaps:
+            for place, gap in enumerate(self._gaps.texts(np.arange(known, count))):
+                kinds[place] = self._gap_kind(gap)
+        self._gap_kinds = np.append(self._gap_kinds, kinds)
 
     def _gap_kind(self, gap: str) -> int:
-        if self._added.end_gap(gap):
-            return GAP_ALONE
-        return GAP_BINDS if gap.endswith(" ") else GAP_BREAKS
+        return GAP_ALONE if self._pieces.added.end_gap(gap) else GAP_BINDS
 
-    def _learn(self, units: UnitTexts) -> None:
-        """Remember the next units."""
-        if len(units.ends):
-            self._store.add_units(*self._cut(units))
-
-    def _encode_spans(self, data: NDArray[np.uint8], spans: NDArray[np.int64]) -> Tokens:
-        """The tokens of units without a number, (k, 2) where each starts and ends in the data."""
-        is_short = spans[:, 1] - spans[:, 0] <= REMEMBERED_BYTES
-        starts, ends = spans[is_short].T
-        no_gaps = np.zeros(len(starts), np.uint8)
-        cut = self._cut(UnitTexts(data, starts, starts.copy(), ends, no_gaps))
-        short_ids, short_ends = self._store.gather_pieces(*cut)
-        long_ids, long_counts = self._reference.encode(
-            [data[start:end].tobytes().decode() for start, end in spans[~is_short]]
+    def _encode_runs(
+        self, words: Words, first: NDArray[np.int64], stop: NDArray[np.int64]
+    ) -> Tokens:
+        """The tokens of runs of pairs, (runs,) each from its first pair to before the stop."""
+        taken = _ranges(first, stop)
+        part = replace(
+            words, word_ids=words.word_ids[taken], gap_ids=words.gap_ids[taken], ends=words.ends[:0]
         )
-        counts = np.empty(len(spans), np.int64)
-        counts[is_short] = np.diff(short_ends, prepend=0)
-        counts[~is_short] = long_counts
-        from_short = np.repeat(is_short, counts)
-        ids = np.empty(len(from_short), np.uint32)
-        ids[from_short] = short_ids
-        ids[~from_short] = long_ids
-        return ids, np.cumsum(counts)
+        data, pair_ends = part.write()
+        ends = pair_ends[np.cumsum(stop - first) - 1]
+        starts = np.concatenate([[0], ends])[:-1]
+        return self._pieces.encode(data, starts, ends, self._kinds_of(words, words.gap_ids[first]))
 
-    def _cut(self, units: UnitTexts) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The pieces of units, none of which is new any more, and where each unit's end."""
-        known = len(self._pieces.table)
-        runs = self._unit is Unit.GAP_AND_WORD
-        cut = self._pieces.cut(units, self._added.in_words, runs=runs)
-        numbers = np.arange(known, len(self._pieces.table))
-        is_simple = self._pieces.is_simple[numbers]
-        if is_simple.any():
-            simple = numbers[is_simple]
-            joined, lengths = join_pieces(self._pieces.table, simple, self._model.letters)
-            self._store.add_pieces(simple, *self._model.encode(joined, lengths))
-        if not is_simple.all():
-            others = numbers[~is_simple]
-            texts = self._pieces.table.texts(others)
-            self._store.add_pieces(others, *self._reference.encode_short(texts))
-        return cut
+    def _kinds_of(self, words: Words, gap_ids: NDArray[np.uint32]) -> NDArray[np.uint8]:
+        """The kinds of gaps that may have no number."""
+        self._note_gaps()
+        is_long = gap_ids >= LONG
+        kinds = self._gap_kinds[np.where(is_long, 0, gap_ids)]
+        if self._pieces.added.in_gaps:
+            spans = words.long_gaps[gap_ids[is_long] & LONG_INDEX]
+            gaps = [words.data[start:end].tobytes().decode() for start, end in spans]
+            kinds[is_long] = [self._gap_kind(gap) for gap in gaps]
+        return kinds
 
 
-def _unnumbered(
-    words: Words, units: NDArray[np.uint32]
-) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """The texts of all units that are long or glued, and (k, 2) where each starts and ends."""
-    taken = np.flatnonzero((units >= LONG) | (units == SWALLOWED))
-    part = Words(
-        words.word_ids[taken], words.gap_ids[taken], words.ends[:0], words.words, words.gaps,
-        words.data, words.long_words, words.long_gaps,
-    )  # fmt: skip
-    data, pair_ends = part.write()
-    starts = np.concatenate([[0], pair_ends])[:-1][units[taken] >= LONG]
-    return data, np.stack([starts, np.append(starts[1:], pair_ends[-1:])], axis=1)
+def _pairs(
+    word_ids: NDArray[np.uint32],
+    gap_ids: NDArray[np.uint32],
+    words: WordTable,
+    gaps: WordTable,
+) -> Words:
+    """Pairs of a table, none of them long, as Words."""
+    no_data, no_spans = np.zeros(0, np.uint8), np.zeros((0, 2), np.int64)
+    return Words(word_ids, gap_ids, no_spans[:, 0], words, gaps, no_data, no_spans, no_spans)
+
+
+def _ranges(first: NDArray[np.int64], stop: NDArray[np.int64]) -> NDArray[np.int64]:
+    """All numbers of ranges one after another."""
+    sizes = stop - first
+    before = np.cumsum(sizes) - sizes
+    ranges: NDArray[np.int64] = np.arange(sizes.sum()) + np.repeat(first - before, sizes)
+    return ranges

@@ -1,137 +1,216 @@
 """Number the pairs of gap and word that byte-level tokenizers encode as one.
 
+Nearly all gaps are one space, so what is known of a word after one space is kept by word. Others
+are found by a hash of their two numbers.
+
 A pre-token of white space looks across the gap when the word before it ends with white space that
 is no gap (U+00A0, U+3000, U+000B...). There the pair and the next are one unit, without a number:
 
-    "a\u00a0 b"    ("", "a\u00a0") (" ", "b")    one unit "a\u00a0 b"
+    "a\\u00a0 b"    ("", "a\\u00a0") (" ", "b")    one unit "a\\u00a0 b"
 """
+
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tokenmill.tokenizer.compiled import compiled, compiled_inline
+from tokenmill.tokenizer.find_words import LONG, LONG_INDEX, ONE_SPACE
+from tokenmill.tokenizer.remembered import grown, long_entry
 from tokenmill.tokenizer.word_table import ONE, TableArrays
-from tokenmill.tokenizer.words import LONG, LONG_INDEX, ONE_SPACE, Words
+from tokenmill.tokenizer.words import Words
 
+MAX_PAIRS = 1 << 21
+"""A table with so many takes no more: they have no number."""
+KEPT_PAIRS = 1 << 20
+"""Arrays for so many pairs are kept from batch to batch."""
 GLUES = 1 << 30
-"""Set in the number of a unit whose word ends with white space."""
-SWALLOWED = 0
-"""The number of the empty unit: the pair belongs to a unit that began before it."""
+"""Set in the number of a pair whose word ends with white space."""
 _MIX_FACTOR = np.uint64(0x9E3779B97F4A7C15)
 _GAP_SHIFT = np.uint64(32)
 
 
+class PairArrays(NamedTuple):
+    """The table as compiled code sees it. Number 0 is no pair."""
+
+    after_space: NDArray[np.uint32]
+    """By word: the number of its pair with one space, 0 where it has none."""
+    keys: NDArray[np.uint64]
+    """(power of two,) the gap and the word of another pair."""
+    numbers: NDArray[np.uint32]
+    """(power of two,) its number, 0 where the place is free."""
+    gaps: NDArray[np.uint32]
+    """(capacity,) the gap of each pair."""
+    words: NDArray[np.uint32]
+    """(capacity,) the word of each pair."""
+    ends_in_space: NDArray[np.bool_]
+    """By word: whether it ends with white space."""
+    length: NDArray[np.int64]
+    """(1,) how many pairs the table holds, number 0 included."""
+
+
+class FoundPairs(NamedTuple):
+    """The pairs of a batch, until the next one is looked up."""
+
+    entries: NDArray[np.uint64]
+    """(n,) the entry (remembered.py) of each pair, 0 where it was not known by its word."""
+    others: NDArray[np.uint32]
+    """(k,) which pairs that are."""
+    numbers: NDArray[np.uint32]
+    """(k,) their numbers, with GLUES, or LONG where a pair has none."""
+
+
 class PairTable:
-    """Distinct pairs of a gap and a word; number 0 is the empty unit."""
+    """Distinct pairs of a gap and a word, in the order in which they came."""
 
     def __init__(self) -> None:
-        self._after_space = np.zeros(1 << 12, np.uint32)
-        """By word: the number of its pair with one space, 0 where there is none yet."""
-        self._keys = np.zeros(1 << 12, np.uint64)
-        self._numbers = np.zeros(1 << 12, np.uint32)
-        self._gaps = np.zeros(1 << 12, np.uint32)
-        self._words = np.zeros(1 << 12, np.uint32)
-        self._ends_in_space = np.zeros(0, np.bool_)
-        self._length = np.ones(1, np.int64)
+        small = np.zeros(1 << 12, np.uint32)
+        self.arrays = PairArrays(
+            small, np.zeros(1 << 12, np.uint64), small.copy(), small.copy(), small.copy(),
+            np.zeros(0, np.bool_), np.ones(1, np.int64),
+        )  # fmt: skip
+        self.after_space = np.zeros(1 << 12, np.uint64)
+        """By word: the entry of its pair with one space, 0 where it is not known or glues."""
+
+        self._entries = np.empty(KEPT_PAIRS, np.uint64)
+        self._others = np.empty(KEPT_PAIRS, np.uint32)
 
     def __len__(self) -> int:
-        return int(self._length[0])
+        return int(self.arrays.length[0])
 
-    def pairs(self, first: int) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
-        """The gaps and the words of all pairs from this number on."""
-        return self._gaps[first : len(self)], self._words[first : len(self)]
+    def pairs(self, first: int, count: int) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
+        """The gaps and the words of so many pairs, at most, from this number on."""
+        stop = min(first + count, len(self))
+        return self.arrays.gaps[first:stop], self.arrays.words[first:stop]
 
-    def number(self, words: Words) -> NDArray[np.uint32]:
-        """(n,) the unit of each pair of a batch.
-
-        A unit that is long or glued stands at its first pair as LONG and its place among them, and
-        is SWALLOWED at its other pairs.
-        """
+    def find(self, words: Words, max_pairs: int = MAX_PAIRS) -> FoundPairs:
+        """The pairs of a batch, of which new ones get numbers."""
         self._note_words(words)
-        units = np.empty(len(words.word_ids), np.uint32)
+        entries, others = self._room(len(words.word_ids))
+        count = _find_known(words.gap_ids, words.word_ids, self.after_space, entries, others)
+        others = others[:count]
+        numbers = np.empty(count, np.uint32)
         at = 0
-        while at < len(units):
-            at = _number_pairs(
-                words.gap_ids, words.word_ids, units, at, self._ends_in_space, self._after_space,
-                self._keys, self._numbers, self._gaps, self._words, self._length,
-            )  # fmt: skip
-            if at < len(units):
-                self._grow()
-        _glue(units, words.ends, words.word_ids, words.data, words.long_words, self._ends_in_space)
-        return units
+        while True:
+            at = _number(words.gap_ids, words.word_ids, others, numbers, at, self.arrays, max_pairs)
+            if at == count:
+                return FoundPairs(entries, others, numbers)
+            self._grow()
+
+    def note(self, first: int, entries: NDArray[np.uint64]) -> None:
+        """Keep by word what is known now of the pairs from a number on: their entries."""
+        _note(self.arrays, self.after_space, first, entries)
+
+    def fill(
+        self, words: Words, found: FoundPairs, of_pair: NDArray[np.uint64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Write the missing entries.
+
+        Args:
+            of_pair: the entry of each pair.
+
+        Returns:
+            (long units,) the first pair of each unit without a number, and the pair after its last.
+        """
+        starts = np.empty(len(found.others), np.int64)
+        ends = np.empty(len(found.others), np.int64)
+        count = _fill(
+            words.word_ids, words.ends, words.data, words.long_words, self.arrays.ends_in_space,
+            found, of_pair, starts, ends,
+        )  # fmt: skip
+        return starts[:count], ends[:count]
+
+    def _room(self, size: int) -> tuple[NDArray[np.uint64], NDArray[np.uint32]]:
+        """Arrays of this size; small ones are used again, so that they stay in the cache."""
+        if size > KEPT_PAIRS:
+            return np.empty(size, np.uint64), np.empty(size, np.uint32)
+        return self._entries[:size], self._others[:size]
 
     def _note_words(self, words: Words) -> None:
-        known, wanted = len(self._ends_in_space), len(words.words)
-        if wanted > len(self._after_space):
-            grown = np.zeros(1 << (wanted - 1).bit_length(), np.uint32)
-            grown[: len(self._after_space)] = self._after_space
-            self._after_space = grown
-        if wanted > known:
-            noted = np.zeros(wanted, np.bool_)
-            noted[:known] = self._ends_in_space
-            _note_ends(words.words.arrays, noted, known)
-            self._ends_in_space = noted
+        known, wanted = len(self.arrays.ends_in_space), len(words.words)
+        if wanted == known:
+            return
+        noted = np.empty(wanted, np.bool_)
+        noted[:known] = self.arrays.ends_in_space
+        _note_ends(words.words.arrays, noted, known)
+        after_space = grown(self.arrays.after_space, wanted)
+        self.after_space = grown(self.after_space, wanted)
+        self.arrays = self.arrays._replace(after_space=after_space, ends_in_space=noted)
 
     def _grow(self) -> None:
-        slots = 2 * len(self._keys)
-        keys, numbers = np.zeros(slots, np.uint64), np.zeros(slots, np.uint32)
-        _fill(keys, numbers, self._keys, self._numbers)
-        self._keys, self._numbers = keys, numbers
-        self._gaps = np.concatenate([self._gaps, np.zeros_like(self._gaps)])
-        self._words = np.concatenate([self._words, np.zeros_like(self._words)])
+        _, keys, numbers, gaps, words, _, _ = self.arrays
+        wider = np.zeros(2 * len(keys), np.uint64), np.zeros(2 * len(keys), np.uint32)
+        _move(*wider, keys, numbers)
+        self.arrays = self.arrays._replace(
+            keys=wider[0], numbers=wider[1],
+            gaps=grown(gaps, 2 * len(gaps)), words=grown(words, 2 * len(words)),
+        )  # fmt: skip
 
 
 @compiled
-def _number_pairs(
+def _find_known(
     gap_ids: NDArray[np.uint32],
     word_ids: NDArray[np.uint32],
-    units: NDArray[np.uint32],
-    first: int,
-    ends_in_space: NDArray[np.bool_],
-    after_space: NDArray[np.uint32],
-    keys: NDArray[np.uint64],
-    numbers: NDArray[np.uint32],
-    pair_gaps: NDArray[np.uint32],
-    pair_words: NDArray[np.uint32],
-    length: NDArray[np.int64],
+    after_space: NDArray[np.uint64],
+    entries: NDArray[np.uint64],
+    others: NDArray[np.uint32],
 ) -> int:
-    """Number the pairs from the first on; where it stopped because the table is half full."""
+    """Write what is known by word; the pairs that are not, and how many."""
+    count = np.uint64(0)
+    for pair in range(np.uint64(len(word_ids))):
+        is_known = (gap_ids[pair] == ONE_SPACE) & (word_ids[pair] < LONG)
+        entry = after_space[np.uint64(word_ids[pair]) if is_known else np.uint64(0)]
+        entry = entry if is_known else np.uint64(0)
+        entries[pair] = entry
+        others[count] = pair
+        count += np.uint64(entry == 0)
+    return int(count)
+
+
+@compiled
+def _number(
+    gap_ids: NDArray[np.uint32],
+    word_ids: NDArray[np.uint32],
+    pairs: NDArray[np.uint32],
+    found: NDArray[np.uint32],
+    first: int,
+    table: PairArrays,
+    max_pairs: int,
+) -> int:
+    """Number pairs from the first on; where it stopped because the table is half full."""
+    after_space, keys, numbers, pair_gaps, pair_words, ends_in_space, length = table
     mask = np.uint64(len(keys) - 1)
-    limit = len(keys) // 2
-    at = np.uint64(first)
-    while at < np.uint64(len(units)):
-        gap = gap_ids[at]
-        word = word_ids[at]
+    for at in range(first, len(pairs)):
+        gap, word = gap_ids[pairs[at]], word_ids[pairs[at]]
         if (gap | word) >= LONG:
-            units[at] = LONG
-            at += ONE
+            found[at] = LONG
             continue
-        unit = np.uint32(0)
         slot = np.uint64(0)
         key = (np.uint64(gap) << _GAP_SHIFT) | np.uint64(word)
         if gap == ONE_SPACE:
-            unit = after_space[word]
+            number = after_space[word]
         else:
             slot = _mix(key) & mask
             while numbers[slot] != 0 and keys[slot] != key:
                 slot = (slot + ONE) & mask
-            unit = numbers[slot]
-        if unit == 0:
-            new = np.uint64(length[0])
-            if length[0] >= limit:
-                break
-            pair_gaps[new] = gap
-            pair_words[new] = word
+            number = numbers[slot]
+        if number == 0:
+            if length[0] >= max_pairs:
+                found[at] = LONG
+                continue
+            if 2 * length[0] >= len(keys):
+                return at
+            number = np.uint32(length[0])
+            pair_gaps[number] = gap
+            pair_words[number] = word
             length[0] += 1
-            unit = np.uint32(new | np.uint64(GLUES)) if ends_in_space[word] else np.uint32(new)
             if gap == ONE_SPACE:
-                after_space[word] = unit
+                after_space[word] = number
             else:
                 keys[slot] = key
-                numbers[slot] = unit
-        units[at] = unit
-        at += ONE
-    return int(at)
+                numbers[slot] = number
+        found[at] = (number | np.uint32(GLUES)) if ends_in_space[word] else number
+    return len(pairs)
 
 
 @compiled_inline
@@ -141,7 +220,7 @@ def _mix(key: np.uint64) -> np.uint64:
 
 
 @compiled
-def _fill(
+def _move(
     keys: NDArray[np.uint64],
     numbers: NDArray[np.uint32],
     old_keys: NDArray[np.uint64],
@@ -158,32 +237,56 @@ def _fill(
 
 
 @compiled
-def _glue(
-    units: NDArray[np.uint32],
-    ends: NDArray[np.int64],
+def _note(
+    table: PairArrays, after_space: NDArray[np.uint64], first: int, entries: NDArray[np.uint64]
+) -> None:
+    for row in range(len(entries)):
+        word = table.words[first + row]
+        if table.gaps[first + row] == ONE_SPACE and not table.ends_in_space[word]:
+            after_space[word] = entries[row]
+
+
+@compiled
+def _fill(
     word_ids: NDArray[np.uint32],
+    ends: NDArray[np.int64],
     data: NDArray[np.uint8],
     long_words: NDArray[np.int64],
     ends_in_space: NDArray[np.bool_],
-) -> None:
-    """Number what is long or glued, in place."""
+    found: FoundPairs,
+    of_pair: NDArray[np.uint64],
+    long_starts: NDArray[np.int64],
+    long_ends: NDArray[np.int64],
+) -> int:
+    """Write the missing entries, and where long units start and end; how many there are."""
+    entries, others, numbers = found
     count = 0
-    at = 0
-    for end in ends:
-        while at < end:
-            if units[at] < GLUES:
-                at += 1
-                continue
-            last = at
-            while last + 1 < end and _looks_on(word_ids[last], ends_in_space, data, long_words):
-                last += 1
-            if last == at and units[at] < LONG:
-                units[at] ^= np.uint32(GLUES)
-            else:
-                units[at : last + 1] = SWALLOWED
-                units[at] = LONG | count
-                count += 1
-            at = last + 1
+    document = 0
+    done = 0
+    for row in range(len(others)):
+        pair = int(np.int64(others[row]))
+        if pair < done:  # It belongs to a long unit that began before it.
+            continue
+        number = numbers[row]
+        if number < GLUES:
+            entries[pair] = of_pair[number]
+            continue
+        while ends[document] <= pair:
+            document += 1
+        done = pair + 1
+        while done < ends[document] and _looks_on(
+            word_ids[done - 1], ends_in_space, data, long_words
+        ):
+            done += 1
+        if done == pair + 1 and number < LONG:
+            entries[pair] = of_pair[number ^ np.uint32(GLUES)]
+        else:
+            long_starts[count] = pair
+            long_ends[count] = done
+            entries[pair:done] = 0
+            entries[pair] = long_entry(count)
+            count += 1
+    return count
 
 
 @compiled

@@ -1,301 +1,269 @@
-"""Cut new units where the pre-tokenizer would, so that only new pieces are asked for.
+"""Cut texts where the tokenizer's pre-tokenizer would, so that only new pieces are asked for.
 
 Words are new more often than what they are made of:
 
     BERT    "(re-read)."     ->  "("  "re"  "-"  "read"  ")"  "."
-    GPT-2   "\n  it's,"      ->  "\n "  " it"  "'s"  ","
+    GPT-2   "\\n  it's,"      ->  "\\n "  " it"  "'s"  ","
 
-Only words of simple characters are cut: printable ASCII; the dashes, quotes, bullets and dots from
-U+2010 to U+2027; and for GPT-2 the letters from U+00C0 to U+017F and from U+0400 to U+045F (Latin,
-Cyrillic). The normalizer leaves them alone but for their case, and what they are (letter, digit,
-punctuation) never changed in Unicode. Any other unit, and one that holds an added token, is
-one piece. The library answers for a piece as it does for a text, so a piece means the same wherever
-it comes from.
+BERT's cuts at white space and around each punctuation character. GPT-2's regular expression is
+
+    's|'t|'re|'ve|'m|'ll|'d| ?letters| ?digits| ?others|white space(?!\\S)|white space
+
+What a character is to either the library has said (characters.py). Such a piece is simple: neither
+normalizer nor pre-tokenizer would change it, so the model alone answers. Other pieces are whole
+texts, and gaps where there are added tokens of white space; for them the library answers.
 """
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tokenmill.tokenizer.characters import KIND, OTHER, SPACE
 from tokenmill.tokenizer.compiled import compiled, compiled_inline
-from tokenmill.tokenizer.word_table import ONE, TableArrays, WordTable, intern, key_of
+from tokenmill.tokenizer.find_words import BLOCK, SCRATCH, number_block
+from tokenmill.tokenizer.remembered import grown
+from tokenmill.tokenizer.word_table import ONE, TableArrays, WordTable
 
 GAP_BINDS = 0
-"""The last space of the gap goes with the word, the rest of the gap is a piece."""
+"""The last character of a gap is cut off: a space, which goes with the word, or a piece alone."""
 GAP_ALONE = 1
-"""The whole gap is a piece: it is no space that ends it, or an added token does."""
-GAP_BREAKS = 2
-"""The last character of the gap is a piece of its own, and so is what stands before it."""
+"""The whole gap is a piece: an added token ends it."""
 
-LETTER, DIGIT, OTHER, NOT_SIMPLE = 0, 1, 2, 3
-LINE_FEED, APOSTROPHE = 10, 39
-TWO = np.uint64(2)
+APOSTROPHE, BLANK = 39, 32
+_ANY = 1 << 62
+_TWO, _THREE, _SIX = np.uint64(2), np.uint64(3), np.uint64(6)
 
 
-def _byte_classes() -> NDArray[np.uint8]:
-    classes = np.full(256, NOT_SIMPLE, np.uint8)
-    for byte in range(0x21, 0x7F):
-        character = chr(byte)
-        classes[byte] = LETTER if character.isalpha() else DIGIT if character.isdigit() else OTHER
-    return classes
+class Rules(NamedTuple):
+    """How a tokenizer's texts are cut."""
+
+    classes: NDArray[np.uint8]
+    """By code point; see Characters."""
+    runs: bool
+    """Whether punctuation stands in runs (GPT-2), or each character alone (BERT)."""
+    gaps_apart: bool
+    """Whether gaps are pieces that are not simple."""
+    max_characters: int
+    """A simple piece of more than these is cut after one more: no model looks further."""
 
 
-BYTE_CLASSES = _byte_classes()
-
-
-class UnitTexts(NamedTuple):
-    """The texts of new units, one after another or not."""
+class Texts(NamedTuple):
+    """Texts to cut."""
 
     data: NDArray[np.uint8]
+    """The bytes of all, normalized but for the whole ones."""
     starts: NDArray[np.int64]
-    """(units,) where each begins in `data`."""
-    word_starts: NDArray[np.int64]
-    """(units,) where its gap ends and its word begins."""
+    """(texts,) where each starts in the data."""
     ends: NDArray[np.int64]
+    whole: NDArray[np.bool_]
+    """(texts,) whether a text is one piece that is not simple."""
     gap_kinds: NDArray[np.uint8]
-    """(units,) GAP_BINDS, GAP_ALONE or GAP_BREAKS; of no meaning where there is no gap."""
+    """(texts,) GAP_BINDS or GAP_ALONE for the gap it begins with, if gaps are apart."""
 
 
 class PieceList:
-    """Pieces of units: all that were ever cut, numbered, and which of them are simple."""
+    """All pieces that were ever cut, numbered, and which of them are simple."""
 
     def __init__(self) -> None:
         self.table = WordTable()
         self.is_simple = np.zeros(1 << 12, np.bool_)
-        """By number: whether a piece is one pre-token, so that the model alone can answer."""
 
-    def cut(
-        self, units: UnitTexts, in_words: tuple[bytes, ...], *, runs: bool
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The pieces of each unit.
-
-        Args:
-            units: texts without white space in their words, or with: those are not cut.
-            in_words: added tokens, lower-cased; a unit that holds one is not cut.
-            runs: whether punctuation stands in runs (GPT-2) or each alone (BERT).
-
-        Returns:
-            The numbers of all pieces, and (units,) where each unit's end.
-        """
-        sizes = units.ends - units.starts
-        numbers = np.empty(sizes.sum(), np.int64)
-        ends = np.empty(len(sizes), np.int64)
-        # Every piece has a byte of the unit: so much is always enough.
-        self.table.make_room(int(sizes.sum()), int(sizes.sum()))
-        self._make_room(len(self.table.arrays.hashes))
-        tokens = np.frombuffer(b"".join(in_words), np.uint8)
-        token_ends = np.cumsum([len(token) for token in in_words], dtype=np.int64)
-        _cut(units, self.table.arrays, self.is_simple, tokens, token_ends, numbers, ends, runs)
-        return numbers[: ends[-1] if len(ends) else 0], ends
-
-    def _make_room(self, pieces: int) -> None:
-        if pieces > len(self.is_simple):
-            grown = np.zeros(pieces, np.bool_)
-            grown[: len(self.is_simple)] = self.is_simple
-            self.is_simple = grown
+    def cut(self, texts: Texts, rules: Rules) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
+        """The numbers of all pieces one after another, and (texts,) where those of each end."""
+        edges, simple, ends = cut(texts, rules)
+        numbers = np.empty(len(simple), np.uint32)
+        done = 0
+        while (done := _number(texts.data, edges, self.table.arrays, numbers, done)) < len(simple):
+            block = edges[2 * done : 2 * (done + BLOCK)].astype(np.int64)
+            self.table.make_room(BLOCK, int((block[1::2] - block[::2]).sum()))
+        self.is_simple = grown(self.is_simple, len(self.table))
+        self.is_simple[numbers] = simple
+        return numbers, ends
 
 
 @compiled
-def _cut(
-    units: UnitTexts,
+def cut(
+    texts: Texts, rules: Rules
+) -> tuple[NDArray[np.uint64], NDArray[np.bool_], NDArray[np.int64]]:
+    """Cut texts into pieces.
+
+    Returns:
+        (2 pieces,) where each starts and where it ends, (pieces,) which are simple, and (texts,)
+        where the pieces of each text end.
+    """
+    data, starts, stops, whole, gap_kinds = texts
+    # Every piece has a byte of its text. Memory that is not written to costs nothing.
+    most = (stops - starts).sum()
+    edges, simple = np.empty(2 * most, np.uint64), np.empty(most, np.bool_)
+    ends = np.empty(len(starts), np.int64)
+    count = np.uint64(0)
+    for text in range(len(starts)):
+        at, stop = np.uint64(starts[text]), np.uint64(stops[text])
+        head = at
+        if whole[text]:
+            head = stop
+        elif rules.gaps_apart:
+            head = end_of_head(data, at, stop, gap_kinds[text])
+        if head > at:
+            edges[_TWO * count] = at
+            edges[_TWO * count + ONE] = head
+            simple[count] = False
+            count += ONE
+            at = head
+        while at < stop:
+            start, end, at = _next_piece(data, at, stop, rules)
+            if end > start:
+                edges[_TWO * count] = start
+                edges[_TWO * count + ONE] = end
+                simple[count] = True
+                count += ONE
+        ends[text] = count
+    return edges[: _TWO * count], simple[:count], ends
+
+
+@compiled
+def _number(
+    data: NDArray[np.uint8],
+    edges: NDArray[np.uint64],
     table: TableArrays,
-    is_simple: NDArray[np.bool_],
-    tokens: NDArray[np.uint8],
-    token_ends: NDArray[np.int64],
-    numbers: NDArray[np.int64],
-    ends: NDArray[np.int64],
-    runs: bool,
-) -> None:
-    data, starts, word_starts, stops, gap_kinds = units
-    begins_token = np.zeros(256, np.bool_)
-    begin = 0
-    for end in token_ends:
-        begins_token[tokens[begin]] = True
-        begin = end
-    count = 0
-    for unit in range(len(ends)):
-        start = np.uint64(starts[unit])
-        word = np.uint64(word_starts[unit])
-        stop = np.uint64(stops[unit])
-        whole = word == stop or (
-            len(tokens) > 0 and _holds_token(data, word, stop, tokens, token_ends, begins_token)
+    numbers: NDArray[np.uint32],
+    done: int,
+) -> int:
+    """Number pieces from `done` on; how many are done when all are, or the table needs room."""
+    scratch = np.empty(SCRATCH, np.uint64)
+    spans = np.empty((0, 2), np.int64)
+    while done < len(numbers):
+        block = edges[2 * done : 2 * (done + BLOCK)]
+        size = np.int64((block[1::2] - block[::2]).sum())
+        length = table.length[0]
+        if length + BLOCK > len(table.hashes) or table.starts[length] + size > len(table.arena):
+            break
+        number_block(
+            data, block, scratch, table, _ANY, _ANY, numbers[done : done + BLOCK], spans, 0
         )
-        if not whole and word > start and _class_at(data, word, runs) != NOT_SIMPLE:
-            head = word if gap_kinds[unit] == GAP_ALONE else word - ONE
-            if start < head:
-                numbers[count] = _number(table, is_simple, data, start, head, False)
-                count += 1
-            start = head
-            if gap_kinds[unit] == GAP_BREAKS:
-                numbers[count] = _number(table, is_simple, data, head, word, False)
-                count += 1
-                start = word
-        if whole or not _is_simple(data, word, stop, runs):
-            if start < stop:
-                numbers[count] = _number(table, is_simple, data, start, stop, False)
-                count += 1
-        else:
-            at = word
-            while at < stop:
-                at = _end_of_piece(data, at, stop, runs, start == at)
-                numbers[count] = _number(table, is_simple, data, start, at, True)
-                count += 1
-                start = at
-        ends[unit] = count
+        done = min(done + BLOCK, len(numbers))
+    return done
+
+
+@compiled
+def end_of_head(
+    data: NDArray[np.uint8], start: np.uint64, stop: np.uint64, gap_kind: int
+) -> np.uint64:
+    """Where the first piece ends that the gap of a text gives."""
+    at = start
+    while at < stop and is_gap_byte(data[at]):
+        at += ONE
+    if gap_kind == GAP_ALONE or not start < at < stop:
+        return at
+    return at - ONE
 
 
 @compiled_inline
-def _number(
-    table: TableArrays,
-    is_simple: NDArray[np.bool_],
+def is_gap_byte(byte: np.uint8) -> bool:
+    """Whether a byte is one of those that gaps are made of."""
+    return bool(byte == BLANK or byte == 9 or byte == 10 or byte == 13)
+
+
+@compiled_inline
+def _next_piece(
+    data: NDArray[np.uint8], at: np.uint64, stop: np.uint64, rules: Rules
+) -> tuple[np.uint64, np.uint64, np.uint64]:
+    """Where the next piece starts and ends, and where to go on; it is empty where none is left."""
+    classes = rules.classes
+    kind, next_at = kind_at(classes, data, at)
+    if rules.runs:
+        end = _end_of_match(classes, data, at, stop, kind, next_at)
+        return at, end, end
+    while kind == SPACE:
+        at = next_at
+        if at >= stop:
+            return stop, stop, stop
+        kind, next_at = kind_at(classes, data, at)
+    if kind == OTHER:
+        return at, next_at, next_at
+    start = at
+    end = at = next_at
+    count = 1
+    while at < stop:
+        kind, next_at = kind_at(classes, data, at)
+        if kind == OTHER:
+            break
+        if kind == SPACE:
+            break
+        at = next_at
+        count += 1
+        if count <= rules.max_characters + 1:
+            end = at
+    return start, end, at
+
+
+@compiled_inline
+def _end_of_match(
+    classes: NDArray[np.uint8],
     data: NDArray[np.uint8],
-    start: np.uint64,
+    at: np.uint64,
     stop: np.uint64,
-    simple: bool,
+    kind: int,
+    next_at: np.uint64,
 ) -> np.uint64:
-    known = table.length[0]
-    number: np.uint64 = intern(table, data, start, stop - start, key_of(data, start, stop))
-    if table.length[0] > known:
-        is_simple[number] = simple
-    return number
-
-
-@compiled
-def _end_of_piece(
-    data: NDArray[np.uint8], at: np.uint64, stop: np.uint64, runs: bool, may_contract: bool
-) -> np.uint64:
-    """Where the piece of simple characters ends that begins at `at`, past its leading space."""
-    kind = _class_at(data, at, runs)
-    if not runs and kind == OTHER:
-        return at + _width(data[at])
-    if runs and may_contract and data[at] == APOSTROPHE:
+    """Where GPT-2's regular expression ends a match that begins at `at`."""
+    if data[at] == APOSTROPHE:
         length = _contraction(data, at, stop)
         if length > 0:
-            at += length
-            return at
-    while at < stop and _same_run(kind, _class_at(data, at, runs), runs):
-        at += _width(data[at])
-    return at
+            return at + length
+    if data[at] == BLANK and next_at < stop:
+        after, after_next = kind_at(classes, data, next_at)
+        if after != SPACE:
+            kind, next_at = after, after_next
+    last = at
+    while next_at < stop:
+        after, after_next = kind_at(classes, data, next_at)
+        if after != kind:
+            break
+        last = next_at
+        next_at = after_next
+    # White space leaves its last character to what stands after it.
+    return last if kind == SPACE and next_at < stop and last > at else next_at
 
 
 @compiled_inline
-def _same_run(first: int, second: int, runs: bool) -> bool:
-    return first == second or (not runs and first != OTHER and second != OTHER)
-
-
-@compiled
 def _contraction(data: NDArray[np.uint8], at: np.uint64, stop: np.uint64) -> np.uint64:
     """Bytes of 's, 't, 'm, 'd, 're, 've or 'll at `at`; 0 where there is none."""
     if at + ONE >= stop:
         return np.uint64(0)
     first = data[at + ONE]
     if first == ord("s") or first == ord("t") or first == ord("m") or first == ord("d"):
-        return np.uint64(2)
-    if at + TWO >= stop:
+        return _TWO
+    if at + _TWO >= stop:
         return np.uint64(0)
-    second = data[at + TWO]
+    second = data[at + _TWO]
     if (first == ord("r") or first == ord("v")) and second == ord("e"):
-        return np.uint64(3)
-    if first == ord("l") and second == ord("l"):
-        return np.uint64(3)
-    return np.uint64(0)
-
-
-@compiled
-def _is_simple(data: NDArray[np.uint8], start: np.uint64, stop: np.uint64, runs: bool) -> bool:
-    at = start
-    while at < stop:
-        if _class_at(data, at, runs) == NOT_SIMPLE:
-            return False
-        at += _width(data[at])
-    return True
+        return _THREE
+    return _THREE if first == ord("l") and second == ord("l") else np.uint64(0)
 
 
 @compiled_inline
-def _class_at(data: NDArray[np.uint8], at: np.uint64, runs: bool) -> int:
-    byte = data[at]
+def kind_at(
+    classes: NDArray[np.uint8], data: NDArray[np.uint8], at: np.uint64
+) -> tuple[int, np.uint64]:
+    """The kind of the character at `at`, and where the next one begins."""
+    point, next_at = point_at(data, at)
+    return int(np.int64(classes[point])) & KIND, next_at
+
+
+@compiled_inline
+def point_at(data: NDArray[np.uint8], at: np.uint64) -> tuple[np.uint64, np.uint64]:
+    """The code point of the character at `at`, and where the next one begins."""
+    byte = np.uint64(data[at])
     if byte < 0x80:
-        return int(BYTE_CLASSES[byte])
-    following = data[at + ONE]
-    if byte == 0xE2:  # U+2010 to U+2027 are E2 80 90 to E2 80 A7.
-        known = following == 0x80 and data[at + TWO] >= 0x90 and data[at + TWO] <= 0xA7
-        return OTHER if known else NOT_SIMPLE
-    if runs and byte == 0xC3:  # U+00C0 to U+00FF: letters, and the signs of times and division.
-        return OTHER if following == 0x97 or following == 0xB7 else LETTER
-    if runs and (byte == 0xC4 or byte == 0xC5 or byte == 0xD0):
-        return LETTER
-    return LETTER if runs and byte == 0xD1 and following <= 0x9F else NOT_SIMPLE
-
-
-@compiled_inline
-def _width(byte: np.uint8) -> np.uint64:
-    """Bytes of the simple character that begins with this byte."""
-    return np.uint64(1) if byte < 0x80 else np.uint64(3) if byte == 0xE2 else np.uint64(2)
-
-
-@compiled
-def _holds_token(
-    data: NDArray[np.uint8],
-    start: np.uint64,
-    stop: np.uint64,
-    tokens: NDArray[np.uint8],
-    token_ends: NDArray[np.int64],
-    begins_token: NDArray[np.bool_],
-) -> bool:
-    """Whether an added token stands in data[start:stop], upper and lower case being the same."""
-    for at in range(start, stop):
-        if not begins_token[_lower(data[at])]:
-            continue
-        begin = 0
-        for end in token_ends:
-            if _lower(data[at]) == tokens[begin] and end - begin <= stop - at:
-                same = 1
-                while same < end - begin and _lower(data[at + same]) == tokens[begin + same]:
-                    same += 1
-                if same == end - begin:
-                    return True
-            begin = end
-    return False
-
-
-@compiled_inline
-def _lower(byte: np.uint8) -> int:
-    return int(byte + 32 if 65 <= byte <= 90 else byte)
-
-
-def join_pieces(
-    table: WordTable, numbers: NDArray[np.int64], letters: Sequence[bytes]
-) -> tuple[bytes, NDArray[np.int64]]:
-    """The pieces written in a model's letters, a line feed after each, and the bytes of each."""
-    lengths = table.lengths[numbers]
-    most = max(len(letter) for letter in letters)
-    written = np.zeros((256, most), np.uint8)
-    for byte, letter in enumerate(letters):
-        written[byte, : len(letter)] = list(letter)
-    widths = np.array([len(letter) for letter in letters], np.uint8)
-    out = np.empty(most * int(lengths.sum()) + len(numbers), np.uint8)
-    size = _join(out, table.arrays.starts, table.arrays.arena, numbers, written, widths)
-    return out[:size].tobytes(), lengths
-
-
-@compiled
-def _join(
-    out: NDArray[np.uint8],
-    starts: NDArray[np.int64],
-    arena: NDArray[np.uint8],
-    numbers: NDArray[np.int64],
-    written: NDArray[np.uint8],
-    widths: NDArray[np.uint8],
-) -> int:
-    size = 0
-    for number in numbers:
-        for at in range(starts[number], starts[number + 1]):
-            byte = arena[at]
-            for part in range(widths[byte]):
-                out[size] = written[byte, part]
-                size += 1
-        out[size] = LINE_FEED
-        size += 1
-    return size
+        return byte, at + ONE
+    second = np.uint64(data[at + ONE]) & np.uint64(0x3F)
+    if byte < 0xE0:
+        return (byte & np.uint64(0x1F)) << _SIX | second, at + _TWO
+    third = np.uint64(data[at + _TWO]) & np.uint64(0x3F)
+    if byte < 0xF0:
+        return (byte & np.uint64(0x0F)) << np.uint64(12) | second << _SIX | third, at + _THREE
+    fourth = np.uint64(data[at + _THREE]) & np.uint64(0x3F)
+    point = (byte & np.uint64(0x07)) << np.uint64(18) | second << np.uint64(12)
+    return point | third << _SIX | fourth, at + np.uint64(4)

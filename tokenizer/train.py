@@ -23,7 +23,8 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from tokenmill.errors import RecipeError, TokenizerError
 from tokenmill.tokenizer.bert import BERT_SPECIAL, add_bert_parts, add_bert_template
 from tokenmill.tokenizer.encoder import Encoder
-from tokenmill.tokenizer.words import LONG, Splitter, text_array
+from tokenmill.tokenizer.find_words import LONG
+from tokenmill.tokenizer.words import Splitter, text_array
 
 BATCH_DOCUMENTS = 1000
 

@@ -19,9 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokenmill.tokenizer.compiled import compiled, compiled_inline
+from tokenmill.tokenizer.find_words import LONG, LONG_INDEX
 from tokenmill.tokenizer.interning import intern_spans
-from tokenmill.tokenizer.word_table import MAX_BYTES, ONE, TableArrays, WordTable
-from tokenmill.tokenizer.words import LONG, LONG_INDEX, NOTHING, Words
+from tokenmill.tokenizer.word_table import MAX_BYTES, NOTHING, ONE, TableArrays, WordTable
+from tokenmill.tokenizer.words import Words
 
 TWO, THREE = np.uint64(2), np.uint64(3)
 

@@ -21,32 +21,24 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from tokenmill.errors import SourceError
-from tokenmill.tokenizer.compiled import compiled, compiled_inline
-from tokenmill.tokenizer.word_table import (
-    BYTE_BITS,
-    CHUNK_BITS,
-    KEY_BYTES,
-    MAX_BYTES,
-    ONE,
-    TableArrays,
-    WordTable,
-    fold,
-    intern,
-    key_of,
+from tokenmill.tokenizer.compiled import compiled
+from tokenmill.tokenizer.find_words import (
+    AT,
+    BLOCK,
+    LAST_END,
+    LONG,
+    LONG_GAPS,
+    LONG_INDEX,
+    LONG_WORDS,
+    ONE_SPACE,
+    PAIRS,
+    Found,
+    find_words,
 )
+from tokenmill.tokenizer.word_table import MAX_BYTES, TableArrays, WordTable
 
-LONG = 1 << 31
-"""Set in the number of a word or gap that is not remembered."""
-LONG_INDEX = LONG - 1
-"""Takes the place in the list of spans out of such a number."""
 MAX_WORDS = 1 << 21
 """A table with more words starts anew; English web text of some GB has so many."""
-BLOCK = 128
-"""Words that are cut before they are looked up."""
-NOTHING = np.uint64(0)
-NO_GAP = 0
-ONE_SPACE = 1
-"""The numbers of the two gaps that each table of gaps has from the start."""
 
 Texts: TypeAlias = Sequence[str] | pa.Array | pa.ChunkedArray
 
@@ -118,28 +110,52 @@ class Splitter:
         Raises:
             SourceError: a text is null or not UTF-8.
         """
+        return self.split_bytes(*text_buffers(texts))
+
+    def split_bytes(self, offsets: NDArray[np.int64], data: NDArray[np.uint8]) -> Words:
+        """The words and gaps of texts in UTF-8, (documents + 1,) where each starts in the data."""
         if max(len(self.words), len(self.gaps)) > self._max_words:
             self._start_anew()
-        offsets, data = text_buffers(texts)
-        num_bytes = int(offsets[-1] - offsets[0])
         # Every pair but the last of a document has at least a byte of word and one of gap.
-        most = num_bytes // 2 + len(offsets)
-        word_ids, gap_ids = np.empty(most, np.uint32), np.empty(most, np.uint32)
-        long_words = np.empty((num_bytes // MAX_BYTES + 1, 2), np.int64)
-        long_gaps = np.empty_like(long_words)
-        ends = np.zeros(len(offsets) - 1, np.int64)
-        place = np.array([0, offsets[0], 0, 0, 0], np.int64)
-        while not _split(
-            data, offsets, self.words.arrays, self.gaps.arrays,
-            word_ids, gap_ids, ends, long_words, long_gaps, place,
+        most = int(offsets[-1] - offsets[0]) // 2 + len(offsets)
+        found = Found(
+            word_ids=np.empty(most, np.uint32),
+            gap_ids=np.empty(most, np.uint32),
+            ends=np.zeros(len(offsets) - 1, np.int64),
+            long_words=np.empty((BLOCK, 2), np.int64),
+            long_gaps=np.empty((BLOCK, 2), np.int64),
+        )
+        place = np.zeros(8, np.int64)
+        place[AT] = place[LAST_END] = offsets[0]
+        while not find_words(
+            data, offsets, self.words.arrays, self.gaps.arrays, 2 * self._max_words,
+            found, place,
         ):  # fmt: skip
-            self.words.make_room(max(len(self.words), BLOCK), BLOCK * MAX_BYTES)
-            self.gaps.make_room(max(len(self.gaps), BLOCK), BLOCK * MAX_BYTES)
-        num_pairs, num_long_words, num_long_gaps = (int(number) for number in place[2:])
+            self._make_room(self.words)
+            self._make_room(self.gaps)
+            found = found._replace(
+                long_words=_with_room(found.long_words, int(place[LONG_WORDS])),
+                long_gaps=_with_room(found.long_gaps, int(place[LONG_GAPS])),
+            )
+        num_pairs = int(place[PAIRS])
+        found.word_ids.resize(num_pairs, refcheck=False)
+        found.gap_ids.resize(num_pairs, refcheck=False)
         return Words(
-            word_ids[:num_pairs].copy(), gap_ids[:num_pairs].copy(), ends, self.words, self.gaps,
-            data, long_words[:num_long_words].copy(), long_gaps[:num_long_gaps].copy(),
+            found.word_ids, found.gap_ids, found.ends, self.words, self.gaps, data,
+            found.long_words[: place[LONG_WORDS]].copy(),
+            found.long_gaps[: place[LONG_GAPS]].copy(),
         )  # fmt: skip
+
+    def _make_room(self, table: WordTable) -> None:
+        if len(table) < 2 * self._max_words:
+            table.make_room(BLOCK, BLOCK * MAX_BYTES)
+
+
+def _with_room(spans: NDArray[np.int64], length: int) -> NDArray[np.int64]:
+    """The spans, or a copy of twice their length where a block more might not fit."""
+    if length + BLOCK <= len(spans):
+        return spans
+    return np.concatenate([spans, np.empty_like(spans)])
 
 
 def text_array(texts: Texts) -> pa.Array:
@@ -188,107 +204,11 @@ def _wide(texts: pa.ChunkedArray) -> list[pa.Array]:
 def _num_bytes(
     ids: NDArray[np.uint32], table: WordTable, spans: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    lengths = table.lengths[np.where(ids < LONG, ids, 0)]
+    numbers = np.where(ids < LONG, ids, 0)
+    lengths: NDArray[np.int64] = table.starts[numbers + 1] - table.starts[numbers]
     is_long = np.flatnonzero(ids >= LONG)
     lengths[is_long] = np.diff(spans, axis=1)[ids[is_long] & LONG_INDEX, 0]
     return lengths
-
-
-@compiled
-def _split(
-    data: NDArray[np.uint8],
-    offsets: NDArray[np.int64],
-    words: TableArrays,
-    gaps: TableArrays,
-    word_ids: NDArray[np.uint32],
-    gap_ids: NDArray[np.uint32],
-    ends: NDArray[np.int64],
-    long_words: NDArray[np.int64],
-    long_gaps: NDArray[np.int64],
-    place: NDArray[np.int64],
-) -> bool:
-    """Go on from `place`: document, byte, pairs, long words, long gaps. False: a table is full.
-
-    A block of words is cut before it is looked up, so that the processor waits for the memory of
-    several words at once.
-    """
-    num_words, word_starts = words.length, words.starts
-    num_gaps, gap_starts = gaps.length, gaps.starts
-    word_limit, gap_limit = len(words.hashes) - BLOCK, len(gaps.hashes) - BLOCK
-    word_arena_limit = len(words.arena) - BLOCK * MAX_BYTES
-    gap_arena_limit = len(gaps.arena) - BLOCK * MAX_BYTES
-    starts = np.empty(BLOCK, np.uint64)
-    sizes = np.empty(BLOCK, np.uint64)
-    keys = np.empty(BLOCK, np.uint64)
-    num_documents = np.uint64(len(ends))
-    document = np.uint64(place[0])
-    at = np.uint64(place[1])
-    first = np.uint64(place[2])
-    while document < num_documents:
-        if (
-            num_words[0] > word_limit
-            or num_gaps[0] > gap_limit
-            or word_starts[num_words[0]] > word_arena_limit
-            or gap_starts[num_gaps[0]] > gap_arena_limit
-        ):
-            place[0] = document
-            place[1] = at
-            place[2] = first
-            return False
-        count = np.uint64(0)
-        while document < num_documents and count < BLOCK:
-            stop = np.uint64(offsets[document + ONE])
-            while at < stop and count < BLOCK:
-                start = at
-                while at < stop and _in_gap(data[at]):
-                    at += ONE
-                size = at - start
-                if size == ONE and data[start] == 32:
-                    gap_ids[first + count] = ONE_SPACE
-                elif size == NOTHING:
-                    gap_ids[first + count] = NO_GAP
-                elif size <= MAX_BYTES:
-                    key = key_of(data, start, at)
-                    gap_ids[first + count] = intern(gaps, data, start, size, key)
-                else:
-                    gap_ids[first + count] = LONG | place[4]
-                    long_gaps[place[4], 0] = start
-                    long_gaps[place[4], 1] = at
-                    place[4] += 1
-                start = at
-                key = chunk = shift = NOTHING
-                while at < stop and not _in_gap(data[at]):
-                    if shift == CHUNK_BITS:
-                        key = fold(key, chunk)
-                        chunk = shift = NOTHING
-                    chunk |= np.uint64(data[at]) << shift
-                    shift += BYTE_BITS
-                    at += ONE
-                starts[count] = start
-                sizes[count] = at - start
-                keys[count] = fold(key, chunk) if at - start > KEY_BYTES else chunk
-                count += ONE
-            if at == stop:
-                ends[document] = first + count
-                document += ONE
-                at = np.uint64(offsets[document])
-        for word in range(count):
-            if sizes[word] <= MAX_BYTES:
-                number = intern(words, data, starts[word], sizes[word], keys[word])
-                word_ids[first + word] = number
-            else:
-                word_ids[first + word] = LONG | place[3]
-                long_words[place[3], 0] = starts[word]
-                long_words[place[3], 1] = starts[word] + sizes[word]
-                place[3] += 1
-        first += count
-    place[2] = first
-    return True
-
-
-@compiled_inline
-def _in_gap(byte: np.uint8) -> np.bool_:
-    return byte <= 32 and (byte == 32 or byte == 10 or byte == 13 or byte == 9)
 
 
 @compiled

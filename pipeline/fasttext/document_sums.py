@@ -28,8 +28,9 @@ from tokenmill.pipeline.fasttext.word_vectors import (
     next_cut,
 )
 from tokenmill.tokenizer.compiled import compiled
+from tokenmill.tokenizer.find_words import LONG, LONG_INDEX
 from tokenmill.tokenizer.word_table import MAX_BYTES, TableArrays, WordTable
-from tokenmill.tokenizer.words import LONG, LONG_INDEX, Words
+from tokenmill.tokenizer.words import Words
 
 MAX_SUM_BYTES = 1 << 28
 """Memory for kept sums: 3.9 million words of 16 dimensions, 260,000 of 256."""

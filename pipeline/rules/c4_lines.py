@@ -28,8 +28,7 @@ from tokenmill.pipeline.rules.lines import (
 )
 from tokenmill.pipeline.rules.phrases import Phrases, contents, phrase_table
 from tokenmill.tokenizer.compiled import compiled, compiled_inline
-from tokenmill.tokenizer.word_table import ONE
-from tokenmill.tokenizer.words import NOTHING
+from tokenmill.tokenizer.word_table import NOTHING, ONE
 
 LOREM_IPSUM, JAVASCRIPT, CURLY_BRACKET, POLICY = 1, 2, 4, 8
 """What a line can hold."""

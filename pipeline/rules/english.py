@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from tokenmill.pipeline.rules.english_cuts import WordCutter
 from tokenmill.tokenizer.compiled import compiled
+from tokenmill.tokenizer.find_words import LONG, LONG_INDEX
 from tokenmill.tokenizer.interning import intern_spans
 from tokenmill.tokenizer.white_space import (
     hold_white_space,
@@ -31,7 +32,7 @@ from tokenmill.tokenizer.white_space import (
     split_at_white_space,
 )
 from tokenmill.tokenizer.word_table import WordTable
-from tokenmill.tokenizer.words import LONG, LONG_INDEX, MAX_WORDS, Words
+from tokenmill.tokenizer.words import MAX_WORDS, Words
 
 CUT_TOGETHER = 1 << 17
 """Words that are cut before their words are numbered."""

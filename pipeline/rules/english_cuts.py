@@ -30,15 +30,17 @@ from numpy.typing import NDArray
 
 from tokenmill.pipeline.rules.spacy_english import SpacyEnglish
 from tokenmill.tokenizer.compiled import compiled, compiled_inline
+from tokenmill.tokenizer.instructions import address_of
 from tokenmill.tokenizer.interning import intern_spans
 from tokenmill.tokenizer.word_table import (
     MAX_BYTES,
-    ONE,
+    NOTHING,
     TableArrays,
     WordTable,
+    find_number,
     intern,
     key_of,
-    mix,
+    lookup_of,
 )
 
 MAX_SHAPES = 1 << 19
@@ -50,7 +52,6 @@ NO_SHAPE = 0
 INSIDE_RUN = -1
 SMALL, LARGE, DIGIT, DOT = 0x71, 0x51, 0x34, 0x2E  # q Q 4 .
 LETTERS, DIGITS, OTHER = 0, 1, 2
-_HALF, _LOW_HALF = np.uint64(32), np.uint64(0xFFFFFFFF)
 
 
 class WordCutter:
@@ -313,21 +314,10 @@ def _is_kept(
     """Whether spaCy may look at what the run is, and not only at its kind."""
     if kind == DIGITS and (end - at == 1 or num_dots >= 3):
         return True
-    slots, starts, arena = runs.slots, runs.starts, runs.arena
-    mask = np.uint64(len(slots) - 1)
-    size = np.uint64(end - at)
-    key = key_of(data, np.uint64(at), np.uint64(end))
-    slot = mix(key, size) & mask
-    while slots[slot, 1] != 0:
-        if slots[slot, 0] == key and slots[slot, 1] >> _HALF == size:
-            first = starts[(slots[slot, 1] & _LOW_HALF) - ONE]
-            same = True
-            for place in range(end - at):
-                same &= arena[first + place] == data[at + place]
-            if same:
-                return True
-        slot = (slot + ONE) & mask
-    return False
+    address = address_of(data)
+    start, size = address + np.uint64(at), np.uint64(end - at)
+    number = find_number(lookup_of(runs), start, size, address + np.uint64(len(data)))
+    return bool(number != NOTHING)
 
 
 @compiled_inline

@@ -20,8 +20,8 @@ from tokenmill.pipeline.rules.english import EnglishWords
 from tokenmill.pipeline.rules.lines import before, code_point, point_table, skip_space
 from tokenmill.pipeline.sources import Kind
 from tokenmill.tokenizer.compiled import compiled, compiled_inline
-from tokenmill.tokenizer.word_table import FOLD_FACTOR, ONE, mix
-from tokenmill.tokenizer.words import NOTHING, text_buffers
+from tokenmill.tokenizer.word_table import FACTOR, NOTHING, ONE, mix
+from tokenmill.tokenizer.words import text_buffers
 
 FREE = np.int64(-1)
 SMALLEST_TABLE = 1 << 10
@@ -121,7 +121,7 @@ def _count_lines(
             characters = 0
             key = NOTHING
             while at < stop and data[at] != 10:
-                key = (key ^ np.uint64(data[at])) * FOLD_FACTOR
+                key = (key ^ np.uint64(data[at])) * FACTOR
                 characters += data[at] & 0xC0 != 0x80
                 at += ONE
             counts[document, CHARACTERS] += characters
@@ -177,7 +177,7 @@ def _grown(
             at = np.uint64(start)
             key = NOTHING
             while at < stop and data[at] != 10:
-                key = (key ^ np.uint64(data[at])) * FOLD_FACTOR
+                key = (key ^ np.uint64(data[at])) * FACTOR
                 at += ONE
             _is_repeated(larger, data, begin, np.uint64(start), at, key)
     return larger

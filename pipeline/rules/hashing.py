@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokenmill.tokenizer.compiled import compiled, compiled_inline
-from tokenmill.tokenizer.word_table import FOLD_FACTOR, ONE, fold, mix
+from tokenmill.tokenizer.word_table import FACTOR, ONE, fold, mix
 
 NONE = np.uint64(0)
 MAX_NUMBER = np.int64(np.iinfo(np.int32).max)
@@ -69,7 +69,7 @@ def put(
     place: int,
 ) -> int:
     """The place at which this key came first: `place` itself if it is new."""
-    slot = (key * FOLD_FACTOR) >> _32 & mask
+    slot = (key * FACTOR) >> _32 & mask
     while numbers[slot] >= first:
         if keys[slot] == key:
             return int(numbers[slot] - first)

@@ -15,8 +15,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from tokenmill.tokenizer.compiled import compiled, compiled_inline
-from tokenmill.tokenizer.word_table import ONE
-from tokenmill.tokenizer.words import NOTHING
+from tokenmill.tokenizer.word_table import NOTHING, ONE
 
 TWO = np.uint64(2)
 THREE = np.uint64(3)

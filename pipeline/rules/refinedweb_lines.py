@@ -24,8 +24,7 @@ from tokenmill.pipeline.rules.lines import (
 )
 from tokenmill.pipeline.rules.phrases import reads
 from tokenmill.tokenizer.compiled import compiled, compiled_inline
-from tokenmill.tokenizer.word_table import ONE
-from tokenmill.tokenizer.words import NOTHING
+from tokenmill.tokenizer.word_table import NOTHING, ONE
 
 UPPERCASE, NUMERIC, COUNTER, FEW_WORDS, EDITED, STAYS = range(6)
 LINE_COUNTS = ("uppercase", "numeric", "counter", "short", "edited")

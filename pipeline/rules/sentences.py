@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from tokenmill.pipeline.rules.english import EnglishWords
 from tokenmill.pipeline.rules.lines import code_point, point_table
 from tokenmill.tokenizer.compiled import compiled
-from tokenmill.tokenizer.words import LONG, LONG_INDEX
+from tokenmill.tokenizer.find_words import LONG, LONG_INDEX
 
 SENTENCE_ENDS = (
     "!.?\u0589\u061f\u06d4\u0700\u0701\u0702\u07f9\u0964\u0965\u104a\u104b\u1362\u1367\u1368\u166e"
