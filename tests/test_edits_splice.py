@@ -15,22 +15,15 @@ def test_spans_are_exchanged_and_all_else_stays(documents, first):
     """A document is a list of parts; a part with another text beside it is exchanged for that."""
     texts = pa.array(["".join(old for old, _ in parts) for parts in documents], pa.large_string())
     offsets = np.concatenate([[0], np.cumsum([len(text.encode()) for text in texts.to_pylist()])])
-    rows, spans, replacements = [], [], []
+    changes = []
     for row, parts in enumerate(documents[first:]):
         at = int(offsets[first + row])
         for old, new in parts:
             end = at + len(old.encode())
             if new is not None:
-                rows.append(row)
-                spans.append((at, end))
-                replacements.append(new.encode())
+                changes.append((row, at, end, new.encode()))
             at = end
-    spliced = splice(
-        texts[first:],
-        np.array(rows, np.int64),
-        np.array(spans, np.int64).reshape(-1, 2),
-        replacements,
-    )
+    spliced = splice(texts[first:], changes)
     spliced.validate(full=True)
     wanted = ["".join(old if new is None else new for old, new in parts) for parts in documents]
     assert spliced.to_pylist() == wanted[first:]
@@ -38,4 +31,4 @@ def test_spans_are_exchanged_and_all_else_stays(documents, first):
 
 def test_without_spans_the_very_array_comes_back():
     texts = pa.array(["a", "b"], pa.large_string())
-    assert splice(texts, np.zeros(0, np.int64), np.zeros((0, 2), np.int64), []) is texts
+    assert splice(texts, []) is texts

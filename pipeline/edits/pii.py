@@ -19,7 +19,6 @@ import re
 import string
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -28,7 +27,7 @@ from numpy.typing import NDArray
 
 from tokenmill.errors import RecipeError
 from tokenmill.pipeline.edits.edited import Edited
-from tokenmill.pipeline.edits.splice import splice
+from tokenmill.pipeline.edits.splice import Change, splice
 from tokenmill.pipeline.sources import Kind
 from tokenmill.tokenizer.compiled import compiled, compiled_inline
 from tokenmill.tokenizer.words import text_buffers
@@ -81,31 +80,36 @@ def replace_pii(texts: pa.LargeStringArray, config: PiiConfig) -> Edited:
     """The texts with addresses replaced, and how many of each were."""
     offsets, data = text_buffers(texts)
     found = _find_runs(data, offsets, _BYTE_SETS, config.emails, config.ips)
-    documents, spans = found[:, 0], found[:, 1:]
-    runs = [data[start:stop].tobytes().decode() for start, stop in spans.tolist()]
-    written: list[bytes] = []
     num_edits = np.zeros(len(texts), np.int32)
-    for document, first, last in _groups(documents):
-        replaced, num_edits[document] = _replace(runs[first:last], config)
-        written += [run.encode() for run in replaced]
-    if not num_edits.any():
-        return Edited(texts, num_edits, {})
-    return Edited(splice(texts, documents, spans, written), num_edits, {})
+    return Edited(splice(texts, _changes(data, found, config, num_edits)), num_edits, {})
 
 
-def _replace(runs: list[str], config: PiiConfig) -> tuple[list[str], int]:
-    """The runs of one document with their addresses replaced, and how many were."""
+def _changes(
+    data: NDArray[np.uint8],
+    runs: NDArray[np.int64],
+    config: PiiConfig,
+    num_edits: NDArray[np.int32],
+) -> Iterator[Change]:
+    """The runs in which addresses were replaced, counted in `num_edits`; each document begins with
+    the first replacements."""
     formatter = PIIFormatter(only_remove_public_ips=config.public_ips_only)
-    num_edits = 0
-    if config.emails:
-        emails = _Replacer(formatter.emails_replacer, config.email_replacements)
-        runs = [emails.replace(run) for run in runs]
-        num_edits += emails.num_made
-    if config.ips:
-        ips = _Replacer(formatter.ip_replacer, config.ip_replacements)
-        runs = [ips.replace(run) for run in runs]
-        num_edits += ips.num_made
-    return runs, num_edits
+    replacers: list[_Replacer] = []
+    last = -1
+    for document, start, stop in map(np.ndarray.tolist, runs):
+        if document != last:
+            replacers = []
+            if config.emails:
+                replacers.append(_Replacer(formatter.emails_replacer, config.email_replacements))
+            if config.ips:
+                replacers.append(_Replacer(formatter.ip_replacer, config.ip_replacements))
+            last = document
+        run = data[start:stop].tobytes().decode()
+        replaced = run
+        for replacer in replacers:
+            replaced = replacer.replace(replaced)
+        num_edits[document] = sum(replacer.num_made for replacer in replacers)
+        if replaced != run:
+            yield document, start, stop, replaced.encode()
 
 
 @dataclass(slots=True)
@@ -126,13 +130,6 @@ class _Replacer:
         replacement = self.replacements[self.num_made % len(self.replacements)]
         self.num_made += 1
         return replacement
-
-
-def _groups(documents: NDArray[np.int64]) -> Iterator[tuple[int, int, int]]:
-    """Each document, and from where to where its runs are."""
-    firsts = np.flatnonzero(np.diff(documents, prepend=-1)).tolist()
-    for first, last in pairwise([*firsts, len(documents)]):
-        yield int(documents[first]), first, last
 
 
 def _byte_sets() -> NDArray[np.uint8]:

@@ -13,7 +13,7 @@ is sent, and 99 of 100 of those are changed. A line of more than a million bytes
 takes its whole document along. The scan runs at some 900 MB a second; ftfy itself does about six.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 from functools import cache
 from typing import Literal
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from tokenmill.pipeline.edits.edited import Edited
 from tokenmill.pipeline.edits.mojibake import ASTRAL, mojibake_pairs
-from tokenmill.pipeline.edits.splice import splice
+from tokenmill.pipeline.edits.splice import Change, splice
 from tokenmill.pipeline.sources import Kind
 from tokenmill.tokenizer.compiled import compiled, compiled_inline
 from tokenmill.tokenizer.words import text_buffers
@@ -83,18 +83,24 @@ def repair(texts: pa.LargeStringArray, config: RepairConfig) -> Edited:
     """The texts as ftfy repairs them, and how many lines of each it changed."""
     offsets, data = text_buffers(texts)
     found = _find_suspects(data, offsets, _byte_classes(config), *_tables(config), _mode(config))
-    documents, spans, unescape = found[:, 0], found[:, 1:3], found[:, 3]
-    settings = {False: _ftfy_config(config, unescape=False), True: _ftfy_config(config)}
-    changed, replacements = [], []
-    for row, (start, stop) in enumerate(spans.tolist()):
+    num_edits = np.zeros(len(texts), np.int32)
+    return Edited(splice(texts, _changes(data, found, config, num_edits)), num_edits, {})
+
+
+def _changes(
+    data: NDArray[np.uint8],
+    suspects: NDArray[np.int64],
+    config: RepairConfig,
+    num_edits: NDArray[np.int32],
+) -> Iterator[Change]:
+    """The lines that ftfy writes otherwise, counted in `num_edits`."""
+    settings = (_ftfy_config(config, unescape=False), _ftfy_config(config))
+    for document, start, stop, unescape in map(np.ndarray.tolist, suspects):
         text = data[start:stop].tobytes()
-        fixed = ftfy.fix_text(text.decode(), settings[bool(unescape[row])]).encode()
+        fixed = ftfy.fix_text(text.decode(), settings[unescape]).encode()
         if fixed != text:
-            changed.append(row)
-            replacements.append(fixed)
-    rows = np.array(changed, np.int64)
-    num_edits = np.bincount(documents[rows], minlength=len(texts)).astype(np.int32)
-    return Edited(splice(texts, documents[rows], spans[rows], replacements), num_edits, {})
+            num_edits[document] += 1
+            yield document, start, stop, fixed
 
 
 def _ftfy_config(config: RepairConfig, *, unescape: bool = True) -> ftfy.TextFixerConfig:

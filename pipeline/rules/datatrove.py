@@ -204,7 +204,9 @@ def _named(document: Document) -> str:
 
 def _edited(texts: pa.LargeStringArray, rows: NDArray[np.int64], written: list[bytes]) -> Edited:
     offsets, _ = text_buffers(texts)
-    spans = np.stack([offsets[rows], offsets[rows + 1]], axis=1)
+    bounds = zip(
+        rows.tolist(), offsets[rows].tolist(), offsets[rows + 1].tolist(), written, strict=True
+    )
     num_edits = np.zeros(len(texts), np.int32)
     num_edits[rows] = 1
-    return Edited(splice(texts, rows, spans, written), num_edits, {})
+    return Edited(splice(texts, bounds), num_edits, {})
