@@ -4,9 +4,14 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 # Tests share few cores with each other's processes; threads that spin for more would stall them.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# The first example of a property may have numba compile; no example has to be fast.
+settings.register_profile("tokenmill", deadline=None)
+settings.load_profile("tokenmill")
 
 
 @pytest.fixture(scope="session")
