@@ -45,12 +45,12 @@ def test_a_later_worker_starts_with_the_words_of_an_earlier_one(learnt, tokenize
     assert len(encoder.words) == known > 20
 
 
-def test_spacy_is_not_asked_again(learnt, tokenizer, monkeypatch):
+def test_a_later_worker_does_without_spacy(learnt, tokenizer, monkeypatch):
     import tokenmill.pipeline.rules.english_cuts as cuts
 
     expected = EnglishSplitter().split(Splitter().split(TEXTS))
     english = known_english(learnt)
-    monkeypatch.setattr(cuts, "SpacyEnglish", None)
+    monkeypatch.setattr(cuts, "english_patterns", None)
     again = english.split(Splitter().split(TEXTS))
     words = [[split.table[number] for number in split.ids] for split in (expected, again)]
     assert words[0] == words[1]

@@ -1,6 +1,6 @@
 import io
 import json
-from itertools import pairwise
+from itertools import accumulate
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -10,9 +10,10 @@ from datatrove.utils.text import split_into_words
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from tokenmill.errors import TokenmillError
 from tokenmill.pipeline.rules.english import EnglishSplitter
-from tokenmill.pipeline.rules.english_cuts import WordCutter
-from tokenmill.pipeline.rules.spacy_english import MAX_CHARACTERS, MAX_PIECES, SpacyEnglish
+from tokenmill.pipeline.rules.english_cuts import MAX_WORD_BYTES
+from tokenmill.pipeline.rules.spacy_english import english_patterns
 from tokenmill.tokenizer.words import Splitter
 
 CHARACTERS = (
@@ -32,11 +33,6 @@ def splitter():
     return EnglishSplitter()
 
 
-@pytest.fixture(scope="module")
-def spacy():
-    return SpacyEnglish()
-
-
 def documents_of(english):
     """The English words of each document, as text."""
     return [
@@ -53,16 +49,6 @@ def test_a_text_becomes_the_words_of_spacy(splitter):
     text = 'Mr. Fox (of "GitHub") can\'t re-read 1999-2003, 5km away:\nsee www.example.com...'
     assert split(splitter, [text]) == [split_into_words(text)]
     assert split(splitter, [text])[0][:5] == ["Mr.", "Fox", "(", "of", '"']
-
-
-def test_words_of_one_shape_are_asked_for_once(monkeypatch):
-    cutter = WordCutter()
-    splitter = EnglishSplitter(cutter)
-    splitter.split(Splitter().split(["GitHub's (1999-2003)"]))
-    monkeypatch.setattr(cutter, "_spacy", None)  # asking would load it again
-    monkeypatch.setattr("tokenmill.pipeline.rules.english_cuts.SpacyEnglish", pytest.fail)
-    texts = ["Word's (2001-2099) (1234-55) Éclair's"]
-    assert split(splitter, texts) == [split_into_words(texts[0])]
 
 
 @settings(deadline=None, max_examples=300)
@@ -102,18 +88,13 @@ def test_long_words_are_in_the_table_like_any_other(splitter):
     assert split(splitter, [text, text]) == [split_into_words(text)] * 2
 
 
-def test_a_very_long_word_that_has_no_short_shape_is_cut_at_every_2000_characters(splitter):
-    word = "a/" * (MAX_CHARACTERS // 2)
-    pieces = split(splitter, [word + word + "bc"])[0]
-    assert pieces == [*split_into_words(word)] * 2 + ["bc"]
-
-
-def test_beyond_500_pieces_a_word_is_cut_at_every_2000_characters_alone(splitter):
-    word = "a/é" * (MAX_CHARACTERS * MAX_PIECES // 3) + "bc" + "a/é" * (MAX_CHARACTERS * 10 // 3)
-    *pieces, last = split(splitter, [word])[0]
-    assert "".join([*pieces, last]) == word
-    assert {len(piece) for piece in pieces[-9:]} == {MAX_CHARACTERS}
-    assert len(pieces) > MAX_PIECES * MAX_CHARACTERS // 3
+def test_a_word_of_more_than_a_million_bytes_is_cut_at_each_million_too(splitter):
+    word = "x" + "a/é" * (MAX_WORD_BYTES // 2) + "x" * MAX_WORD_BYTES
+    found = split(splitter, [word])[0]
+    assert "".join(found) == word
+    assert found[:4] == split_into_words(word[:9])[:4]
+    ends = set(accumulate(len(piece.encode()) for piece in found))
+    assert {times * MAX_WORD_BYTES - 1 for times in (1, 2, 3)} <= ends
 
 
 @pytest.mark.parametrize(
@@ -123,27 +104,10 @@ def test_very_long_words_take_linear_time(splitter, word):
     assert "".join(split(splitter, [word])[0]) == word
 
 
-@settings(deadline=None, max_examples=200)
-@given(st.lists(WORDS, max_size=40))
-@example(["..", "a...", "a\u2026\u2026\u2026", "5km/h", "5\u0627\u0643\u0648\u0627\u0628", "20°C."])
-def test_spacy_is_asked_for_many_words_as_for_each(spacy, words):
-    stops, ends = spacy.cut(words)
-    cut = [
-        [word.encode()[start:stop].decode() for start, stop in pairwise([0, *word_stops])]
-        for word, word_stops in zip(words, np.split(stops, ends)[:-1], strict=True)
-    ]
-    assert cut == [split_into_words(word) for word in words]
-
-
-def test_spacy_forgets_the_words_that_it_was_asked_for(monkeypatch):
-    monkeypatch.setattr("tokenmill.pipeline.rules.spacy_english.MAX_TOKENS", 1000)
-    spacy = SpacyEnglish()
-    spacy.cut(["word"])
-    known = len(spacy._tokenizer.vocab.strings)
-    for _ in range(3):
-        spacy.cut([f"w{number}-x,y" for number in range(1000)])
-        assert len(spacy._tokenizer.vocab.strings) == known
-        assert len(spacy._tokenizer.vocab) < 8000
+def test_a_spacy_of_other_patterns_is_refused(monkeypatch):
+    monkeypatch.setattr("spacy.lang.en.English.Defaults.prefixes", ["x"])
+    with pytest.raises(TokenmillError, match=r"other patterns than spaCy 3\.8.*pip install"):
+        english_patterns()
 
 
 def test_an_exception_across_a_space_hides_another_from_spacy_but_not_here(splitter):
@@ -165,13 +129,12 @@ def test_what_was_learnt_serves_another_process(splitter, monkeypatch):
     text = "It's (GitHub's) 1999-2003, naïve: www.example.com"
     expected = split(splitter, [text])
     arrays = {name: array.copy() for name, array in splitter.arrays().items()}
-    monkeypatch.setattr("tokenmill.pipeline.rules.english_cuts.SpacyEnglish", pytest.fail)
+    monkeypatch.setattr("tokenmill.pipeline.rules.english_cuts.english_patterns", pytest.fail)
     assert split(EnglishSplitter.from_arrays(arrays), [text]) == expected
 
 
 def test_full_tables_start_anew(splitter, monkeypatch):
     monkeypatch.setattr("tokenmill.pipeline.rules.english.MAX_WORDS", 10)
-    monkeypatch.setattr("tokenmill.pipeline.rules.english_cuts.MAX_SHAPES", 10)
     words, english = Splitter(max_words=20), EnglishSplitter()
     batches = [
         [f"It's w{number} a{number % 7}-b, c.{number}." for number in range(n)] for n in range(9)

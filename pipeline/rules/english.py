@@ -5,24 +5,24 @@
 
 spaCy looks at one word between white space at a time (but see below), so each distinct word is cut
 once, by english_cuts.py, and its words are remembered by number; a document is a gather. The tables
-are those of one table of words and start anew with it, or when they are full; the shapes, which
-cost the most, stay.
+are those of one table of words and start anew with it, or when they are full.
 
 Where this differs from datatrove:
 - In "see: x.Size" spaCy finds the exception ":x" across the space, drops it, and so misses the "x."
   after it; here no exception reaches across. Source code has such places, web text hardly.
 - spaCy makes the word "IS_ALPHA" once; then datatrove fails, or leaves it out of the text.
-- A word above 2,000 characters that has no short shape is cut there too; see spacy_english.py.
+- A word of more than a million bytes is cut at each million too.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tokenmill.pipeline.rules.english_cuts import WordCutter
+from tokenmill.pipeline.rules.spacy_english import EnglishPatterns
 from tokenmill.tokenizer.compiled import compiled
 from tokenmill.tokenizer.find_words import LONG, LONG_INDEX
 from tokenmill.tokenizer.interning import intern_spans
@@ -38,6 +38,16 @@ CUT_TOGETHER = 1 << 17
 """Words that are cut before their words are numbered."""
 MAX_TABLE_BYTES = 1 << 26
 """A table of English words with more bytes starts anew; long words may fill it."""
+SEVERAL = np.uint32(1 << 31)
+
+
+class Lists(NamedTuple):
+    """The English words of each of some words."""
+
+    codes: NDArray[np.uint32]
+    """(words,) the only one's number, or from SEVERAL on, where in `several` there are others."""
+    several: NDArray[np.uint32]
+    """How many, and then the number of each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,19 +79,17 @@ class EnglishSplitter:
     def _start_anew(self, source: WordTable | None) -> None:
         self._source = source
         self._table = WordTable()
-        self._ids = np.zeros(0, np.uint32)
-        """The words of each word of the source, one after another."""
-        self._ends = np.zeros(1, np.int64)
-        """(source words,) where they end; the empty word has none."""
+        self._known = _list(np.zeros(0, np.uint32), np.zeros(1, np.int64), 0)
+        """The words of each word of the source; the empty word has none."""
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> "EnglishSplitter":
-        """A splitter that starts with what another had learnt, its `arrays`."""
-        return cls(WordCutter.from_arrays(arrays))
+        """A splitter that knows what another does, its `arrays`; it does without spaCy."""
+        return cls(WordCutter(EnglishPatterns.from_arrays(arrays)))
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """What it has learnt from spaCy, for other processes."""
-        return self._cutter.arrays()
+        """What it knows from spaCy, for other processes."""
+        return self._cutter.patterns.to_arrays()
 
     def split(self, words: Words) -> EnglishWords:
         """The English words of these documents.
@@ -95,20 +103,28 @@ class EnglishSplitter:
             self._start_anew(words.words)
         self._learn(words.words)
         is_word = ~spans_hold_white_space(words.data, words.long_words)
-        long_ids, long_ends = self._cut(words.data, words.long_words, is_word)
+        long_words = _list(*self._cut(words.data, words.long_words, is_word), 0)
         pair_ends = np.empty(len(words.word_ids), np.int64)
-        ids = np.empty(_count(words.word_ids, self._ends, long_ends, pair_ends), np.uint32)
-        _fill(ids, words.word_ids, self._ids, self._ends, long_ids, long_ends)
+        ids = np.empty(len(pair_ends) + len(pair_ends) // 2, np.uint32)
+        pairs = size = 0
+        while True:
+            pairs, size = _gather(
+                words.word_ids, self._known, long_words, ids, pair_ends, pairs, size
+            )  # fmt: skip
+            if pairs == len(pair_ends):
+                break
+            ids = np.concatenate([ids, np.empty(max(len(ids), size), np.uint32)])
         ends = np.concatenate([[0], pair_ends])[words.ends]
-        return EnglishWords(ids, ends, pair_ends, words, self._table)
+        return EnglishWords(ids[:size], ends, pair_ends, words, self._table)
 
     def _learn(self, source: WordTable) -> None:
         """Cut the words of the source that are new; those with white space are no document's."""
-        starts = source.starts[len(self._ends) :]
-        is_word = ~source.per_word(hold_white_space)[len(self._ends) :]
-        ids, ends = self._cut(source.arena, np.stack([starts[:-1], starts[1:]], axis=1), is_word)
-        self._ids = np.concatenate([self._ids, ids])
-        self._ends = np.concatenate([self._ends, self._ends[-1] + ends])
+        num_known = len(self._known.codes)
+        starts = source.starts[num_known:]
+        is_word = ~source.per_word(hold_white_space)[num_known:]
+        cut = self._cut(source.arena, np.stack([starts[:-1], starts[1:]], axis=1), is_word)
+        new = _list(*cut, len(self._known.several))
+        self._known = Lists(*map(np.concatenate, zip(self._known, new, strict=True)))
 
     def _cut(
         self, data: NDArray[np.uint8], spans: NDArray[np.int64], is_word: NDArray[np.bool_]
@@ -134,40 +150,56 @@ class EnglishSplitter:
 
 
 @compiled
-def _count(
-    word_ids: NDArray[np.uint32],
-    ends: NDArray[np.int64],
-    long_ends: NDArray[np.int64],
-    pair_ends: NDArray[np.int64],
-) -> int:
-    total = np.int64(0)
-    for pair in range(len(word_ids)):
-        number, table_ends = np.int64(word_ids[pair]), ends
-        if number >= LONG:
-            number &= LONG_INDEX
-            table_ends = long_ends
-        total += table_ends[number] - (table_ends[number - 1] if number else 0)
-        pair_ends[pair] = total
-    return int(total)
+def _list(ids: NDArray[np.uint32], ends: NDArray[np.int64], num_before: int) -> Lists:
+    """Lists of the words that end at `ends`, to stand behind so many numbers of `several`."""
+    codes = np.empty(len(ends), np.uint32)
+    several = np.empty(len(ids) + len(ends), np.uint32)
+    start = size = 0
+    for word in range(len(ends)):
+        count = ends[word] - start
+        if count == 1:
+            codes[word] = ids[start]
+        else:
+            codes[word] = SEVERAL | (num_before + size)
+            several[size] = count
+            several[size + 1 : size + 1 + count] = ids[start : start + count]
+            size += 1 + count
+        start = ends[word]
+    return Lists(codes, several[:size].copy())
 
 
 @compiled
-def _fill(
-    ids: NDArray[np.uint32],
+def _gather(
     word_ids: NDArray[np.uint32],
-    known: NDArray[np.uint32],
-    ends: NDArray[np.int64],
-    long_ids: NDArray[np.uint32],
-    long_ends: NDArray[np.int64],
-) -> None:
-    size = 0
-    for word in word_ids:
-        if word < LONG:
-            for at in range(ends[word - 1] if word else 0, ends[word]):
-                ids[size] = known[at]
-                size += 1
+    known: Lists,
+    long_words: Lists,
+    ids: NDArray[np.uint32],
+    pair_ends: NDArray[np.int64],
+    pair: int,
+    size: int,
+) -> tuple[int, int]:
+    """Write the English words of the pairs from one on; where it stopped because `ids` is full, and
+    how many there are now."""
+    codes, several, long_codes, long_several = (
+        known.codes, known.several, long_words.codes, long_words.several
+    )  # fmt: skip
+    while pair < len(word_ids):
+        word = word_ids[pair]
+        is_long = word >= LONG
+        code = long_codes[word & LONG_INDEX] if is_long else codes[np.uint64(word)]
+        if code < SEVERAL:
+            if size == len(ids):
+                break
+            ids[np.uint64(size)] = code
+            size += 1
         else:
-            place = word & np.uint32(LONG_INDEX)
-            for at in range(long_ends[place - 1] if place else 0, long_ends[place]):
-                ids[size] = long_ids[at]
+            at = np.int64(code & ~SEVERAL)
+            count = np.int64(long_several[at] if is_long else several[at])
+            if size + count > len(ids):
+                break
+            for place in range(at + 1, at + 1 + count):
+                ids[size] = long_several[place] if is_long else several[place]
                 size += 1
+        pair_ends[pair] = size
+        pair += 1
+    return pair, size

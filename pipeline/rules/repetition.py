@@ -84,69 +84,95 @@ def _count(
         most, most_bytes = max(most, end - first), max(most_bytes, num_bytes)
         first = end
     table = first_places(most)
-    groups = np.empty((2, most), np.int32)
-    counts = np.empty((2, most), np.int32)
+    candidates, counts = np.empty(most, np.int32), np.empty(most, np.int32)
+    groups = np.empty(most, np.uint32)
+    again = np.empty(most + 1, np.uint8)
     text = np.zeros(most_bytes + BLOCK_BYTES * MAX_BLOCKS, np.uint8)
     offsets = np.empty(most + 1, np.uint64)
-    seen = np.empty(_seen_slots(most), np.uint8)
+    seen = np.empty(_seen_slots(np.uint64(most)), np.uint8)
     first = 0
     for document in range(len(ends)):
         words = ids[first : ends[document]]
         first = ends[document]
         if len(words) > MAX_WORDS:
             continue
-        _count_top(words, characters, groups, counts, table, top[document])
+        _count_top(words, characters, candidates, counts, groups, again, table, top[document])
         _join(words, starts, arena, text, offsets)
-        _count_blocks(text, offsets, len(words), table.keys, groups[0], seen, counts[0])
-        _count_dup(words, characters, text, offsets, counts[0], groups[0], table, dup[document])
+        _count_blocks(text, offsets, len(words), table.keys, candidates, seen, counts)
+        _count_dup(
+            words,
+            characters,
+            text,
+            offsets[: len(words) + 1],
+            counts,
+            candidates,
+            table,
+            dup[document],
+        )
 
 
 @compiled_inline
 def _count_top(
     words: NDArray[np.uint32],
     characters: NDArray[np.int64],
-    groups: NDArray[np.int32],
+    candidates: NDArray[np.int32],
     counts: NDArray[np.int32],
+    groups: NDArray[np.uint32],
+    again: NDArray[np.uint8],
     table: FirstPlaces,
     top: NDArray[np.int64],
 ) -> None:
     """Count the characters of the top n-grams.
 
-    `groups` has for each place where the n-gram there came first, `counts` at that place how often
-    it comes; each row serves every other size.
+    `candidates` are the places to look at, `groups` has what stands for all but the last word of
+    the n-gram there, `counts` how often the one that comes first there comes, `again` whether that
+    at a place comes at another.
     """
     keys, numbers = table.keys, table.numbers
+    number = max(len(words) - 1, 0)
+    for place in range(number):
+        candidates[place] = place
+        groups[place] = words[place]
     for row in range(len(TOP_SIZES)):
         size = TOP_SIZES[row]
-        group, shorter = groups[row % 2], groups[1 - row % 2]
-        count, shorter_count = counts[row % 2], counts[1 - row % 2]
-        length = len(words) - size + 1
-        if length < 1:
+        if len(words) < size:
             break
-        mask, first = new_set(table, length)
+        if row:
+            number = _keep_repeated(candidates, number, again)
+        again[: len(words)] = 0
+        mask, first = new_set(table, number)
         best, best_count = 0, 1
-        for place in range(length):
-            group[place] = place
-            count[place] = 1
-            if row == 0:
-                start = np.uint64(words[place])
-            elif shorter_count[shorter[place]] == 1 or shorter_count[shorter[place + 1]] == 1:
-                continue
+        for candidate in range(number):
+            at = np.uint64(candidates[candidate])
+            last = np.uint64(words[at + np.uint64(size - 1)])
+            key = np.uint64(groups[at]) << _HALF | last
+            first_candidate = put(keys, numbers, mask, first, key, candidate)
+            earlier = candidates[first_candidate]
+            groups[at] = earlier
+            if first_candidate == candidate:
+                counts[at] = 1
             else:
-                start = np.uint64(shorter[place])
-            key = start << _HALF | np.uint64(words[place + size - 1])
-            earlier = put(keys, numbers, mask, first, key, place)
-            if earlier < place:
-                group[place] = earlier
-                count[earlier] += 1
-                if count[earlier] > best_count:
-                    best, best_count = earlier, count[earlier]
-                elif count[earlier] == best_count:
+                again[at] = again[earlier] = 1
+                counts[earlier] += 1
+                if counts[earlier] > best_count:
+                    best, best_count = earlier, counts[earlier]
+                elif counts[earlier] == best_count:
                     best = min(best, earlier)
         num_characters = size - 1
         for word in words[best : best + size]:
             num_characters += characters[word]
         top[row] = num_characters * best_count
+
+
+@compiled_inline
+def _keep_repeated(candidates: NDArray[np.int32], number: int, again: NDArray[np.uint8]) -> int:
+    """Keep the places where the n-gram and the next one come again; how many there are."""
+    kept = 0
+    for candidate in range(number):
+        place = np.uint64(candidates[candidate])
+        candidates[kept] = place
+        kept += again[place] & again[place + ONE]
+    return kept
 
 
 @compiled_inline
@@ -197,35 +223,35 @@ def _count_blocks(
         keys: room for a hash of each word's blocks.
         seen: room for counters.
     """
-    slots = _seen_slots(num_words)
-    mask = np.uint64(slots - 1)
     for place in range(num_words):
         repeated[place] = place
         blocks[place] = 0
         keys[place] = NONE
-    number = num_words
+    number = np.uint64(num_words)
     for block in range(MAX_BLOCKS):
+        slots = _seen_slots(number)
+        mask = np.uint64(slots - 1)
         seen[:slots] = 0
         for row in range(number):
-            place = repeated[row]
-            at = offsets[place] + np.uint64(BLOCK_BYTES * block)
-            keys[place] = fold(keys[place], eight_bytes(text, at))
-            slot = keys[place] & mask
+            at = np.uint64(repeated[row])
+            start = offsets[at] + np.uint64(BLOCK_BYTES * block)
+            keys[at] = fold(keys[at], eight_bytes(text, start))
+            slot = keys[at] & mask
             seen[slot] += seen[slot] < 2
-        kept = 0
+        kept = NONE
         for row in range(number):
-            place = repeated[row]
-            again = seen[keys[place] & mask] > 1
-            blocks[place] += again
-            repeated[kept] = place
-            kept += again
+            at = np.uint64(repeated[row])
+            again = seen[keys[at] & mask] > 1
+            blocks[at] += again
+            repeated[kept] = at
+            kept += np.uint64(again)
         number = kept
 
 
 @compiled_inline
-def _seen_slots(num_words: int) -> int:
+def _seen_slots(num_words: np.uint64) -> int:
     slots = 1
-    while slots < SEEN_SLOTS * num_words and slots < MAX_SEEN_SLOTS:
+    while slots < SEEN_SLOTS * np.int64(num_words) and slots < MAX_SEEN_SLOTS:
         slots *= 2
     return slots
 
@@ -243,26 +269,40 @@ def _count_dup(
 ) -> None:
     """Count the characters in duplicate n-grams."""
     keys, numbers = table.keys, table.numbers
-    number = len(words)
-    for place in range(number):
+    num_candidates = len(words)
+    for place in range(num_candidates):
         candidates[place] = place
     for row in range(len(DUP_SIZES)):
-        size = DUP_SIZES[row]
-        mask, first = new_set(table, number)
-        kept = following = 0
-        for candidate in range(number):
-            place = candidates[candidate]
-            if place + size > len(words):
-                break
-            start, stop = offsets[place], offsets[place + size]
-            if blocks[place] < min((stop - start) // EIGHT, np.uint64(MAX_BLOCKS)):
-                continue  # a longer n-gram from here on is not repeated either
-            candidates[kept] = place
-            if place >= following:
-                key = hash_bytes(text, start, stop)
-                if put(keys, numbers, mask, first, key, kept) < kept:
-                    for word in words[place : place + size]:
+        size = np.uint64(DUP_SIZES[row])
+        num_candidates = _keep_in_blocks(candidates, num_candidates, blocks, offsets, size)
+        mask, first = new_set(table, num_candidates)
+        following = NONE
+        for candidate in range(num_candidates):
+            start = np.uint64(candidates[candidate])
+            if start >= following:
+                key = hash_bytes(text, offsets[start], offsets[start + size])
+                if put(keys, numbers, mask, first, key, candidate) < candidate:
+                    for word in words[start : start + size]:
                         dup[row] += characters[word]
-                    following = place + size
-            kept += 1
-        number = kept
+                    following = start + size
+
+
+@compiled_inline
+def _keep_in_blocks(
+    candidates: NDArray[np.int32],
+    num_candidates: int,
+    blocks: NDArray[np.int32],
+    offsets: NDArray[np.uint64],
+    size: np.uint64,
+) -> int:
+    """Keep the places whose n-gram may come again; how many there are. Where one does not, a longer
+    one does not either."""
+    while num_candidates and candidates[num_candidates - 1] + size >= len(offsets):
+        num_candidates -= 1
+    kept = 0
+    for candidate in range(np.uint64(num_candidates)):
+        place = np.uint64(candidates[candidate])
+        num_blocks = (offsets[place + size] - offsets[place]) // EIGHT
+        candidates[kept] = place
+        kept += np.uint64(blocks[place]) >= min(num_blocks, np.uint64(MAX_BLOCKS))
+    return kept

@@ -1,143 +1,173 @@
-"""spaCy's English tokenizer, asked for many words at a time.
+"""What spaCy's English tokenizer goes by, as tables: kinds of characters, units and exceptions.
 
-It is the tokenizer of `spacy.blank("en")`, which datatrove's filters split English text with: the
-same code and patterns, over a vocabulary that works out nothing about a word. Three of its patterns
-are only searched where they can match. Words are asked for together, with a line feed between two:
-that is a token to spaCy, so no exception (":)", "Mr.") reaches from one word into the next.
-
-spaCy's time grows with the square of a word's length, so a word above 2,000 characters is asked for
-in pieces of so many and always cut there; beyond a million characters it is cut nowhere else.
-IS_ALPHA is asked for by another name: its number is that of a free place in spaCy's tables, which
-fail when they meet it again.
+spaCy cuts words by some dozen patterns over classes of characters and by a list of exceptions
+("can't", "Mr.", ":)"). The classes are found by asking its patterns for every code point, so none
+is copied here; what the patterns do with them is written in english_cuts.py and web_address.py. A
+spaCy that has other patterns is refused.
 """
 
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import ModuleType
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
+import xxhash
 from numpy.typing import NDArray
 
-MAX_CHARACTERS = 2000
-"""The longest word that is asked for in one piece."""
-MAX_PIECES = 500
-"""The pieces of a word that are asked for."""
-CALL_CHARACTERS = 1 << 16
-"""How many characters one call of spaCy takes, or a little more."""
-MAX_TOKENS = 1 << 21
-"""Tokens that one tokenizer makes: it forgets them, but its table of what it forgot grows."""
-SUFFIX_CHARACTERS = 6
-"""No suffix pattern matches more, but for a run of dots; the longest are units, of five letters."""
-_SUFFIX_MAY_END = re.compile(r"[^A-Za-z0-9]$|[0-9'\u2019]")
-"""Units stand after a digit, "s" after an apostrophe; no other suffix ends in a letter or digit."""
-_ESCAPE = re.compile(r"\\[uU][0-9A-Fa-f]+")
-_RUN = re.compile(r"[A-Za-z]+|[0-9]+")
+from tokenmill.errors import TokenmillError
+from tokenmill.tokenizer.interning import intern_spans
+from tokenmill.tokenizer.word_table import TableArrays, WordTable
+
+PATTERNS = "8610c1de6539772c"
+"""Of all patterns of spaCy 3.8, which the code follows."""
+
+PREFIX, SUFFIX, INFIX, LETTER = 1, 2, 4, 8
+"""Cut off at the start, at the end, inside; a letter beside which signs are cut out."""
+BEFORE_DOT, AFTER_DOT, BEFORE_LAST_DOT, CAPITAL = 16, 32, 64, 128
+"""A dot between the first two is cut out, one after the third or two capitals is cut off."""
+TLD, DIGIT, WORD = 256, 512, 1024
+"""In the last part of the name of a host; `\\d` and `\\w` of Python's patterns."""
+
+_SIGN = re.compile(r"\\?(\W)")
 
 
-class SpacyEnglish:
-    """Where spaCy cuts English words, and which letters its patterns treat alike."""
+class EnglishPatterns(NamedTuple):
+    """What compiled functions cut English words by."""
 
-    def __init__(self) -> None:
-        # Importing spaCy takes a second, so it waits until the first new word.
-        with _without_torch():
-            from spacy.attrs import LENGTH
-            from spacy.lang.char_classes import ALPHA
-            from spacy.lang.en import English
-            from spacy.tokenizer import Tokenizer
-            from spacy.util import compile_infix_regex, compile_prefix_regex, compile_suffix_regex
-            from spacy.vocab import Vocab
+    kinds: NDArray[np.uint16]
+    """(0x110000,) the kinds of each code point, bits from PREFIX to WORD."""
+    units: TableArrays
+    """Strings that are cut off at the end after a digit: "km", "US$"."""
+    exceptions: TableArrays
+    """Strings that have tokens of their own."""
+    stops: NDArray[np.int64]
+    """The bytes of their exception at which tokens end, one exception after another."""
+    ends: NDArray[np.int64]
+    """(exceptions,) where the tokens of each end in `stops`."""
+    are_joined: NDArray[np.bool_]
+    """(exceptions,) those that are found again where the patterns have cut them into pieces."""
 
-        defaults = English.Defaults
-        prefix = compile_prefix_regex(defaults.prefixes)
-        suffix = compile_suffix_regex(defaults.suffixes)
-        infix = compile_infix_regex(defaults.infixes)
-        self._length = LENGTH
-        self._letter = re.compile(f"[{ALPHA}]")
-        self._affixes = (prefix.search, suffix.search, infix.search)
-        self._sources = [
-            prefix.pattern,
-            suffix.pattern,
-            infix.pattern,
-            *defaults.tokenizer_exceptions,
-        ]
-        self._new_tokenizer: Callable[[], Any] = lambda: Tokenizer(
-            Vocab(),
-            rules=defaults.tokenizer_exceptions,
-            prefix_search=prefix.match,  # each of its alternatives begins with ^
-            suffix_search=_search_end(suffix),
-            infix_finditer=infix.finditer,
-            token_match=defaults.token_match,
-            url_match=lambda text: defaults.url_match(text) if "." in text else None,
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """Its arrays by name, for other processes."""
+        arrays: dict[str, NDArray[Any]] = {}
+        for name, table in self._asdict().items():
+            if isinstance(table, TableArrays):
+                starts = table.starts[1 : table.length[0] + 1]
+                arrays |= {f"{name}_bytes": table.arena[: starts[-1]], f"{name}_starts": starts}
+            else:
+                arrays[name] = table
+        return arrays
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> "EnglishPatterns":
+        """The patterns whose `to_arrays` these are."""
+        fields: dict[str, Any] = {
+            name: arrays[name]
+            if name in arrays
+            else _table(arrays[f"{name}_bytes"], arrays[f"{name}_starts"])
+            for name in cls._fields
+        }
+        return cls(**fields)
+
+
+def english_patterns() -> EnglishPatterns:
+    """Those of the installed spaCy; importing it takes a second.
+
+    Raises:
+        TokenmillError: this spaCy has other patterns than those that the code follows.
+    """
+    with _without_torch():
+        import spacy
+        from spacy.attrs import ORTH
+        from spacy.lang import char_classes
+        from spacy.lang.en import English
+        from spacy.lang.tokenizer_exceptions import URL_PATTERN
+    defaults = English.Defaults
+    prefixes, suffixes, infixes = (
+        list(filter(str.strip, patterns))
+        for patterns in (defaults.prefixes, defaults.suffixes, defaults.infixes)
+    )
+    patterns = "\n".join([*prefixes, *suffixes, *infixes, URL_PATTERN])
+    found = xxhash.xxh3_64_hexdigest(patterns.encode())
+    if found != PATTERNS or defaults.token_match is not None:
+        raise TokenmillError(
+            f"spaCy {spacy.__version__} cuts English words by other patterns than spaCy 3.8, whose "
+            "words the filters count; install that: pip install 'spacy==3.8.*'"
         )
-        self._tokenizer = self._new_tokenizer()
-        self._num_tokens = 0
+    lower, upper, quotes = (
+        char_classes.ALPHA_LOWER, char_classes.ALPHA_UPPER, char_classes.CONCAT_QUOTES
+    )  # fmt: skip
+    characters = [_character(point) for point in range(sys.maxunicode + 1)]
+    alone = "\n".join(characters)
+    kinds = np.zeros(sys.maxunicode + 1, np.uint16)
+    for kind, alternatives in {
+        PREFIX: prefixes,
+        SUFFIX: suffixes,
+        INFIX: infixes,
+        LETTER: [f"[{char_classes.ALPHA}]"],
+        BEFORE_DOT: [f"[{lower}{quotes}]"],
+        AFTER_DOT: [f"[{upper}{quotes}]"],
+        CAPITAL: [f"[{upper}]"],
+        TLD: [f"[{lower}]"],
+        DIGIT: [r"\d"],
+        WORD: [r"\w"],
+    }.items():
+        kinds[_points(alternatives, alone)] |= kind
+    dots = re.finditer(suffixes[-2], ".".join(characters) + ".")
+    kinds[[dot.start() // 2 for dot in dots]] |= BEFORE_LAST_DOT
+    units = f"{char_classes.CURRENCY}|{char_classes.UNITS}".replace("\\", "").split("|")
+    exceptions = {
+        text: [token[ORTH] for token in rule]
+        for text, rule in defaults.tokenizer_exceptions.items()
+        if not text.isspace()
+    }
+    tokens = [token.encode() for rule in exceptions.values() for token in rule]
+    token_ends = np.cumsum([len(rule) for rule in exceptions.values()])
+    stops = np.cumsum([len(token) for token in tokens])
+    starts = np.concatenate([[0], stops[token_ends[:-1] - 1]])
+    prefix, suffix, infix = map("|".join, (prefixes, suffixes, infixes))
+    is_found = re.compile(f"^(?:{prefix})|(?:{suffix})$|{infix}").search
+    return EnglishPatterns(
+        kinds,
+        _table_of(list(dict.fromkeys(units))),
+        _table_of(list(exceptions)),
+        stops - np.repeat(starts, np.diff(token_ends, prepend=0)),
+        token_ends,
+        np.array([is_found(text) is not None for text in exceptions]),
+    )
 
-    def letters(self) -> NDArray[np.bool_]:
-        """(0x10000,) code points that are letters to all patterns, and in none of them by name."""
-        points = [
-            match.start()
-            for match in self._letter.finditer("".join(map(_character, range(0x10000))))
-            if not any(search(match[0]) for search in self._affixes)
-        ]
-        letters = np.zeros(0x10000, np.bool_)
-        letters[points] = True
-        return letters
 
-    def runs(self) -> set[str]:
-        """The runs of letters and of digits in patterns and exceptions, by any of two measures.
+def _points(alternatives: list[str], all_points: str) -> NDArray[np.int64]:
+    """The code points that any of some patterns matches, each with a line feed behind."""
+    signs = {sign[1] for text in alternatives if (sign := _SIGN.fullmatch(text))}
+    # A pattern that looks back matches no character alone.
+    patterns = {text for text in alternatives if not _SIGN.fullmatch(text) and text[:4] != "(?<="}
+    if signs:  # one class of characters is found a hundred times as fast as one after another
+        patterns.add("[" + "".join(map(re.escape, sorted(signs))) + "]")
+    found = [match.start() // 2 for text in patterns for match in re.finditer(text, all_points)]
+    return np.array(found, np.int64)
 
-        A run ends at what is no letter of `letters`, or at what is no ASCII letter.
-        """
-        letters = self.letters()
-        runs: set[str] = set()
-        for source in self._sources:
-            text = _ESCAPE.sub(" ", source)
-            runs.update(_RUN.findall(text))
-            runs.update("".join(c if letters[min(ord(c), 0xFFFF)] else " " for c in text).split())
-        return runs
 
-    def cut(self, words: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Where spaCy cuts words.
+def _character(point: int) -> str:
+    """The character; a space for half of a surrogate pair."""
+    return " " if 0xD800 <= point < 0xE000 else chr(point)
 
-        Args:
-            words: not empty, without white space.
 
-        Returns:
-            (tokens,) the byte of its word at which each token ends, and (words,) where each word's
-            tokens end in them.
-        """
-        stops, counts = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
-        for batch in _batches(words):
-            batch_stops, batch_counts = self._cut(batch)
-            stops.append(batch_stops)
-            counts.append(batch_counts)
-        return np.concatenate(stops), np.cumsum(np.concatenate(counts))
+def _table_of(texts: list[str]) -> TableArrays:
+    data = [text.encode() for text in texts]
+    starts = np.cumsum([0, *map(len, data)])
+    return _table(np.frombuffer(b"".join(data), np.uint8), starts)
 
-    def _cut(self, words: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Where each token ends in its word, and the number of tokens of each word."""
-        pieces = [piece for word in words for piece in _pieces(word)]
-        text = "\n".join(pieces).replace("IS_ALPHA", "AS_ALPHA")
-        if self._num_tokens > MAX_TOKENS:
-            self._tokenizer = self._new_tokenizer()
-            self._num_tokens = 0
-        with self._tokenizer.vocab.memory_zone():
-            lengths = self._tokenizer(text).to_array(self._length).astype(np.int64)
-        self._num_tokens += len(lengths)
-        stops = np.cumsum(lengths)  # in characters; all tokens together are the text
-        line_feeds = np.cumsum([len(piece) + 1 for piece in pieces])  # where each one ends
-        num_before = np.searchsorted(line_feeds, stops, side="right")
-        is_word = np.diff(num_before, prepend=0) == 0
-        stops = stops[is_word] - num_before[is_word]  # in the words one after another
-        word_stops = np.cumsum([len(word) for word in words])
-        last = np.searchsorted(stops, word_stops, side="right")
-        data = np.frombuffer("".join(words).encode() + b"\n", np.uint8)
-        to_byte = np.flatnonzero((data & 0xC0) != 0x80)
-        counts = np.diff(last, prepend=0)
-        word_starts = to_byte[np.concatenate([[0], word_stops[:-1]])]
-        return to_byte[stops] - np.repeat(word_starts, counts), counts
+
+def _table(data: NDArray[np.uint8], starts: NDArray[np.int64]) -> TableArrays:
+    """Strings numbered from 1 in their order."""
+    table = WordTable()
+    numbers = intern_spans(table, data, starts[:-1], starts[1:])
+    assert numbers.tolist() == list(range(1, len(starts)))
+    return table.arrays
 
 
 @contextmanager
@@ -151,39 +181,3 @@ def _without_torch() -> Iterator[None]:
         yield
     finally:
         del sys.modules["torch"]
-
-
-def _search_end(suffix: re.Pattern[str]) -> Callable[[str], re.Match[str] | None]:
-    """The same search, which finds what ends a text, or nothing, begun where a match may begin."""
-
-    def search(text: str) -> re.Match[str] | None:
-        start = max(0, len(text) - SUFFIX_CHARACTERS)
-        if text.endswith(".."):
-            return suffix.search(text)
-        return suffix.search(text, start) if _SUFFIX_MAY_END.search(text, start) else None
-
-    return search
-
-
-def _batches(words: Sequence[str]) -> Iterator[Sequence[str]]:
-    """Words in their order, so many together as one call takes."""
-    first = characters = 0
-    for number, word in enumerate(words):
-        characters += len(word)
-        if characters >= CALL_CHARACTERS:
-            yield words[first : number + 1]
-            first, characters = number + 1, 0
-    if first < len(words):
-        yield words[first:]
-
-
-def _pieces(word: str) -> Iterator[str]:
-    """What is asked for a word; one letter many times stands for a piece that is not cut."""
-    for start in range(0, len(word), MAX_CHARACTERS):
-        piece = word[start : start + MAX_CHARACTERS]
-        yield piece if start < MAX_PIECES * MAX_CHARACTERS else "x" * len(piece)
-
-
-def _character(point: int) -> str:
-    """The character; a space for half of a surrogate pair."""
-    return " " if 0xD800 <= point < 0xE000 else chr(point)
