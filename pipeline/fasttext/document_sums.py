@@ -29,6 +29,7 @@ from tokenmill.pipeline.fasttext.word_vectors import (
 )
 from tokenmill.tokenizer.compiled import compiled
 from tokenmill.tokenizer.find_words import LONG, LONG_INDEX
+from tokenmill.tokenizer.instructions import address_of, prefetch
 from tokenmill.tokenizer.word_table import MAX_BYTES, TableArrays, WordTable
 from tokenmill.tokenizer.words import Words
 
@@ -37,6 +38,8 @@ MAX_SUM_BYTES = 1 << 28
 NEW, NO_WORD, WORD, READ_ANEW = range(4)
 """What is known of a word: nothing yet; that it is empty or a label; that its sum is kept; that it
 has to be read."""
+_AHEAD = np.uint64(8)
+"""How many words before its turn the sums of a word are fetched from memory."""
 _ONE = np.uint64(1)
 
 
@@ -150,12 +153,18 @@ def _sum_words(
     end_of_line = END_OF_LINE.copy()
     num_hashes = 0
     at = np.uint64(0)
+    last = np.uint64(max(len(word_ids) - 1, 0))
+    base, row_bytes = address_of(sums_of_words), np.uint64(4 * width)
     for document in range(len(ends)):
         total = sums[document]
         end = np.uint64(ends[document])
         goes_on = True
         while at < end and goes_on:
             word = np.uint64(word_ids[at])
+            ahead = np.uint64(word_ids[min(at + _AHEAD, last)])
+            if ahead < len(kinds):
+                prefetch(base + ahead * row_bytes)
+                prefetch(base + ahead * row_bytes + np.uint64(64))
             at += _ONE
             kind = READ_ANEW
             if word < len(kinds):
