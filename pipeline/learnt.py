@@ -1,7 +1,7 @@
 """What the workers of a run have learnt of words, on disk: a new worker starts with it.
 
     RUN/words/words-<key>       the table of words that texts are split into
-    RUN/words/english-<key>     what spaCy was asked about English words
+    RUN/words/english-<key>     what spaCy's patterns say of characters: asking takes two seconds
 
 Each is one file that workers map; its pages are theirs in common until one learns more. A worker
 that knows a good deal more than the file says writes it anew when it ends a unit. Nothing depends
@@ -19,7 +19,7 @@ from typing import Any
 import xxhash
 from numpy.typing import NDArray
 
-from tokenmill.pipeline.rules import english_cuts
+from tokenmill.pipeline.rules import spacy_english
 from tokenmill.pipeline.rules.english import EnglishSplitter
 from tokenmill.shards.array_file import open_arrays, save_arrays
 from tokenmill.tokenizer import word_table
@@ -47,15 +47,15 @@ def keep_words(run: Path, table: WordTable) -> None:
 
 
 def known_english(run: Path) -> EnglishSplitter:
-    """A splitter that knows what spaCy told earlier workers."""
+    """A splitter with the tables that an earlier worker got from spaCy."""
     arrays = open_arrays(_english_path(run))
     return EnglishSplitter() if arrays is None else EnglishSplitter.from_arrays(arrays)
 
 
 def keep_english(run: Path, splitter: EnglishSplitter) -> None:
-    """Leave spaCy's answers to later workers, if they are many more than the file has."""
+    """Leave spaCy's tables to later workers."""
     arrays, path = splitter.arrays(), _english_path(run)
-    if _is_larger(arrays, path):
+    if arrays and _is_larger(arrays, path):
         save_arrays(path, arrays)
 
 
@@ -69,7 +69,7 @@ def _words_path(run: Path) -> Path:
 
 
 def _english_path(run: Path) -> Path:
-    return run / "words" / f"english-{_key(english_cuts, version('spacy'))}"
+    return run / "words" / f"english-{_key(spacy_english, version('spacy'))}"
 
 
 def _key(module: ModuleType, *parts: str) -> str:

@@ -133,6 +133,11 @@ def test_what_was_learnt_serves_another_process(splitter, monkeypatch):
     assert split(EnglishSplitter.from_arrays(arrays), [text]) == expected
 
 
+def test_spacy_is_asked_only_when_there_are_words(monkeypatch):
+    monkeypatch.setattr("tokenmill.pipeline.rules.english_cuts.english_patterns", pytest.fail)
+    assert EnglishSplitter().arrays() == {}
+
+
 def test_full_tables_start_anew(splitter, monkeypatch):
     monkeypatch.setattr("tokenmill.pipeline.rules.english.MAX_WORDS", 10)
     words, english = Splitter(max_words=20), EnglishSplitter()

@@ -73,7 +73,8 @@ class EnglishSplitter:
     """Splits words into spaCy's English words, with tables that it keeps from call to call."""
 
     def __init__(self, cutter: WordCutter | None = None) -> None:
-        self._cutter = cutter or WordCutter()
+        self._cutter = cutter
+        """Made for the first words: asking spaCy takes two seconds."""
         self._start_anew(None)
 
     def _start_anew(self, source: WordTable | None) -> None:
@@ -88,8 +89,8 @@ class EnglishSplitter:
         return cls(WordCutter(EnglishPatterns.from_arrays(arrays)))
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """What it knows from spaCy, for other processes."""
-        return self._cutter.patterns.to_arrays()
+        """What it knows from spaCy, for other processes; nothing if it has not met a word."""
+        return self._cutter.patterns.to_arrays() if self._cutter else {}
 
     def split(self, words: Words) -> EnglishWords:
         """The English words of these documents.
@@ -136,6 +137,7 @@ class EnglishSplitter:
             is_word: (n,) which ones to cut; the others have no words.
         """
         starts, stops = spans[is_word, 0], spans[is_word, 1]
+        self._cutter = self._cutter or WordCutter()
         ids, counts = [np.zeros(0, np.uint32)], np.zeros(len(spans), np.int64)
         cut_counts = [np.zeros(0, np.int64)]
         for first in range(0, len(starts), CUT_TOGETHER):
