@@ -23,11 +23,11 @@ from tokenmill.pipeline.rules.lines import (
     num_characters,
     point_table,
     skip_space_back,
-    space_bytes,
     trim_start,
 )
 from tokenmill.pipeline.rules.phrases import Phrases, contents, phrase_table
 from tokenmill.tokenizer.compiled import compiled, compiled_inline
+from tokenmill.tokenizer.white_space import space_bytes
 from tokenmill.tokenizer.word_table import NOTHING, ONE
 
 LOREM_IPSUM, JAVASCRIPT, CURLY_BRACKET, POLICY = 1, 2, 4, 8

@@ -12,8 +12,6 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from tokenmill.tokenizer.compiled import compiled_inline
-
 LETTER = 1
 """str.isalpha: general category L."""
 LETTER_OR_NUMBER = 2
@@ -25,7 +23,6 @@ SYMBOL = 8
 
 _NUM_POINTS = 0x110000
 _ASSIGNED = (*range(0x40000), *range(0xE0000, 0xE0200))
-ONE, TWO, THREE = np.uint64(1), np.uint64(2), np.uint64(3)
 
 
 @cache
@@ -45,20 +42,3 @@ def character_sets() -> NDArray[np.uint8]:
             bits |= SYMBOL
         sets[point] = bits
     return sets
-
-
-@compiled_inline
-def decode(data: NDArray[np.uint8], at: np.uint64) -> tuple[np.uint64, np.uint64]:
-    """The code point of the UTF-8 that starts at `at`, and its bytes."""
-    lead = np.uint64(data[at])
-    if lead < 0x80:
-        return lead, ONE
-    second = np.uint64(data[at + ONE] & 0x3F)
-    if lead < 0xE0:
-        return np.uint64((lead & 0x1F) << 6 | second), TWO
-    third = np.uint64(data[at + TWO] & 0x3F)
-    if lead < 0xF0:
-        return np.uint64((lead & 0x0F) << 12 | second << 6 | third), THREE
-    fourth = np.uint64(data[at + THREE] & 0x3F)
-    point = (lead & 0x07) << 18 | second << 12 | third << 6 | fourth
-    return np.uint64(point), np.uint64(4)

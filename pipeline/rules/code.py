@@ -35,11 +35,11 @@ from tokenmill.pipeline.rules.characters import (
     LETTER,
     LETTER_OR_NUMBER,
     character_sets,
-    decode,
 )
 from tokenmill.pipeline.rules.checks import Breaks, Check, Signals
 from tokenmill.pipeline.rules.encoded_data import BYTE_SETS, measure_encoded
 from tokenmill.pipeline.rules.licence import Standing, licence_standing
+from tokenmill.pipeline.rules.lines import code_point
 from tokenmill.pipeline.sources import Kind
 from tokenmill.shards.arrays import as_numpy
 from tokenmill.tokenizer.compiled import compiled, compiled_inline
@@ -213,12 +213,11 @@ def _count(
         lines = longest = in_lines = characters = letters = alphanumeric = 0
         length = 0
         while at < stop:
-            point, width = decode(data, at)
+            point, at = code_point(data, at)
             bits = sets[point]
             characters += 1
             letters += bits & LETTER
             alphanumeric += (bits & LETTER_OR_NUMBER) >> 1
-            at += width
             if point != 10 and point != 13:
                 length += 1
                 continue
@@ -265,7 +264,7 @@ def _find_marks(
         at = np.uint64(offsets[row])
         while at < stop and characters + len(xml) <= XML_CHARACTERS and not found[row, 1]:
             found[row, 1] = _stands_at(data, at, stop, xml)
-            at += decode(data, at)[1]
+            _, at = code_point(data, at)
             characters += 1
     return found
 

@@ -27,6 +27,7 @@ from tokenmill.pipeline.rules.english_exceptions import (
     may_join_at,
     write_exception,
 )
+from tokenmill.pipeline.rules.lines import code_point
 from tokenmill.pipeline.rules.spacy_english import EnglishPatterns, english_patterns
 from tokenmill.pipeline.rules.web_address import is_web_address
 from tokenmill.tokenizer.compiled import compiled, compiled_inline
@@ -153,7 +154,7 @@ def _cut_all(
             while end < stop and data[end] & 0xC0 == 0x80:
                 end -= 1
             place = Place(begin + np.uint64(start), begin + np.uint64(len(data)), *tables)
-            left, right, signs = 0, *decode(data, start, end, points, offsets)
+            left, right, signs = 0, *_decode(data, start, end, points, offsets)
             count = behind[0] = 0
             if signs:
                 left, right, count = _cut_off(
@@ -247,7 +248,7 @@ def _cut_inside(
 
 
 @compiled_inline
-def decode(
+def _decode(
     data: NDArray[np.uint8],
     start: int,
     stop: int,
@@ -256,34 +257,13 @@ def decode(
 ) -> tuple[int, int]:
     """Write the code points of a word and the byte at which each starts; how many, and whether
     there is a dot or anything else that is no letter of ASCII."""
-    length, at, signs = 0, start, 0
+    length, at, signs = 0, np.uint64(start), 0
     while at < stop:
-        lead = np.int32(data[at])
-        offsets[length] = at - start
-        if lead < 0x80:
-            points[length] = lead
-            if not 0x61 <= (lead | 0x20) <= 0x7A:
-                signs |= HAS_DOT if lead == _DOT else HAS_SIGN
-            at += 1
-            length += 1
-            continue
-        signs |= HAS_SIGN
-        if lead < 0xE0:
-            points[length] = (lead & 0x1F) << 6 | (data[at + 1] & 0x3F)
-            at += 2
-        elif lead < 0xF0:
-            points[length] = (
-                (lead & 0x0F) << 12 | np.int32(data[at + 1] & 0x3F) << 6 | (data[at + 2] & 0x3F)
-            )
-            at += 3
-        else:
-            points[length] = (
-                (lead & 0x07) << 18
-                | np.int32(data[at + 1] & 0x3F) << 12
-                | np.int32(data[at + 2] & 0x3F) << 6
-                | (data[at + 3] & 0x3F)
-            )
-            at += 4
+        offsets[length] = at - np.uint64(start)
+        point, at = code_point(data, at)
+        points[length] = point
+        if not 0x61 <= (point | np.uint64(0x20)) <= 0x7A:
+            signs |= HAS_DOT if point == _DOT else HAS_SIGN
         length += 1
     offsets[length] = stop - start
     return length, signs

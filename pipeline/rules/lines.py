@@ -15,6 +15,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from tokenmill.tokenizer.compiled import compiled, compiled_inline
+from tokenmill.tokenizer.white_space import space_bytes
 from tokenmill.tokenizer.word_table import NOTHING, ONE
 
 TWO = np.uint64(2)
@@ -49,26 +50,6 @@ def string_array(ends: NDArray[np.int64], data: NDArray[np.uint8]) -> pa.LargeSt
     offsets = np.concatenate([[0], ends])
     buffers = [None, pa.py_buffer(offsets), pa.py_buffer(data[: offsets[-1]])]
     return pa.Array.from_buffers(pa.large_string(), len(ends), buffers)
-
-
-@compiled_inline
-def space_bytes(data: NDArray[np.uint8], at: np.uint64) -> np.uint64:
-    """Bytes of the white-space character that begins at `at`, 0 where another one does."""
-    byte = data[at]
-    if byte < 0x80:
-        return ONE if byte == 32 or 9 <= byte <= 13 or 28 <= byte <= 31 else NOTHING
-    if byte == 0xC2:  # U+0085, U+00A0
-        return TWO if data[at + ONE] == 0x85 or data[at + ONE] == 0xA0 else NOTHING
-    if byte == 0xE2:
-        second, third = data[at + ONE], data[at + TWO]
-        if second == 0x80:  # U+2000 to U+200A, U+2028, U+2029, U+202F
-            return THREE if third <= 0x8A or 0xA8 <= third <= 0xA9 or third == 0xAF else NOTHING
-        return THREE if second == 0x81 and third == 0x9F else NOTHING  # U+205F
-    if byte == 0xE1:  # U+1680
-        return THREE if data[at + ONE] == 0x9A and data[at + TWO] == 0x80 else NOTHING
-    if byte == 0xE3:  # U+3000
-        return THREE if data[at + ONE] == 0x80 and data[at + TWO] == 0x80 else NOTHING
-    return NOTHING
 
 
 @compiled_inline

@@ -19,11 +19,11 @@ from tokenmill.pipeline.rules.lines import (
     copy_bytes,
     skip_space,
     skip_space_back,
-    space_bytes,
     trim_start,
 )
 from tokenmill.pipeline.rules.phrases import reads
 from tokenmill.tokenizer.compiled import compiled, compiled_inline
+from tokenmill.tokenizer.white_space import space_bytes
 from tokenmill.tokenizer.word_table import NOTHING, ONE
 
 UPPERCASE, NUMERIC, COUNTER, FEW_WORDS, EDITED, STAYS = range(6)

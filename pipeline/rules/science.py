@@ -30,9 +30,9 @@ from tokenmill.pipeline.rules.characters import (
     SYMBOL,
     WHITE_SPACE,
     character_sets,
-    decode,
 )
 from tokenmill.pipeline.rules.checks import Breaks, Check, Signals
+from tokenmill.pipeline.rules.lines import code_point
 from tokenmill.pipeline.sources import Kind
 from tokenmill.tokenizer.compiled import compiled, compiled_inline
 from tokenmill.tokenizer.words import text_buffers
@@ -108,7 +108,7 @@ def _count(
             start = at
             length = 0
             while at < stop:
-                point, width = decode(data, at)
+                point, following = code_point(data, at)
                 if point in (_LINE_FEED, _RETURN):
                     break
                 bits = sets[point]
@@ -116,7 +116,7 @@ def _count(
                 symbols += bits & SYMBOL != 0
                 letters += bits & LETTER
                 length += 1
-                at += width
+                at = following
             in_lines += length
             if 0 < length <= MAX_REFERENCE_LENGTH and _is_reference(data, start, at):
                 in_references += length
