@@ -1,5 +1,6 @@
 import io
 import json
+import re
 from itertools import accumulate
 
 import numpy as np
@@ -9,6 +10,8 @@ import zstandard
 from datatrove.utils.text import split_into_words
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from spacy.lang import char_classes
+from spacy.lang.en import English
 
 from tokenmill.errors import TokenmillError
 from tokenmill.pipeline.rules.english import EnglishSplitter
@@ -25,6 +28,16 @@ STRINGS = (
 )
 PARTS = [*CHARACTERS, *STRINGS.split("|")]
 WORDS = st.lists(st.sampled_from(PARTS), min_size=1, max_size=7).map("".join)
+ADDRESSES = (
+    "http:// ftp: // www. x.com a.b.co.uk .Com é.fr x.рф x.日本 _a.co a_.co -a.b a-.b"
+    " : :80 :8 :123456 / ?q=1 #f @ user@ 8.8.8.8 10.0.0.1 127.0.0.1 192.168.1.1 169.254.9.9"
+    " 169.25.9.9 172.16.0.1 172.32.0.1 223.255.255.254 224.1.1.1 1.2.3.0 01.2.3.4 1.256.3.4"
+    " 100.1.1.1 1.1.1.1 172.1٣.1.1 \u0661.٢.٣.٤ 1.٢.3.4 . .. ( ) , 's"
+)
+ADDRESS_PARTS = [*ADDRESSES.split(), "y" * 64]
+EXCEPTIONS = [text for text in English.Defaults.tokenizer_exceptions if not text.isspace()]
+UNITS = re.sub(r"\\", "", f"{char_classes.UNITS}|{char_classes.CURRENCY}").split("|")
+UNIT_PARTS = [*UNITS, *"0123456789.,)(+-°'"]
 ANY_WORD = st.text(st.characters(exclude_categories=["Cs", "Zs", "Zl", "Zp", "Cc"]), min_size=1)
 
 
@@ -59,6 +72,27 @@ def test_a_text_becomes_the_words_of_spacy(splitter):
 @example(["5km", "5kmx", "55km/h", "5qm.", "US$5", "EUS$5", "5US$", "°F.", "°G.", "20°C.", "5m²"])
 @example(["I'm", "im", "Im.", "they're.", "can't!", "cant", "o'clock", "dogs'", "dog's", "QQ'S"])
 def test_each_word_is_cut_as_spacy_cuts_it(splitter, words):
+    assert split(splitter, words) == [split_into_words(word) for word in words]
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.lists(st.lists(st.sampled_from(ADDRESS_PARTS), min_size=1, max_size=4).map("".join)))
+@example(ADDRESS_PARTS)
+@example(["http://a@b.co:80/x", "x@@b.co", "@b.co", "a.bc:1234567", "1.1.1.1:80/x", "8.8.8.8x"])
+def test_addresses_are_words_where_they_are_to_spacy(splitter, words):
+    assert split(splitter, words) == [split_into_words(word) for word in words]
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    st.lists(st.lists(st.sampled_from(EXCEPTIONS), min_size=1, max_size=3).map("".join)),
+    st.lists(st.lists(st.sampled_from(UNIT_PARTS), min_size=1, max_size=4).map("".join)),
+)
+@example(EXCEPTIONS, UNIT_PARTS)
+@example([f"x-{text}-x" for text in EXCEPTIONS], [f"5{unit}." for unit in UNITS])
+@example([f"({text})" for text in EXCEPTIONS], [f"55{unit}" for unit in UNITS])
+def test_exceptions_and_units_are_cut_as_spacy_cuts_them(splitter, exceptions, units):
+    words = exceptions + units
     assert split(splitter, words) == [split_into_words(word) for word in words]
 
 

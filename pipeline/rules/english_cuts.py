@@ -3,12 +3,12 @@
     (GitHub's   ->   ( GitHub 's        off the start, off the end, until nothing comes off
     re-read,    ->   re - read ,        then inside, unless what is left is a web address
     can't       ->   ca n't             an exception, also where only one is left
-    a:-)b.      ->   a :-) b .          and where the patterns have cut an exception into its pieces
+    x-a.        ->   x - a.             or where the patterns have cut one into pieces: "a" and "."
 
 The steps and their order are those of `spacy.tokenizer.Tokenizer`; what belongs to which kind of
-character is spaCy's, see spacy_english.py. Here positions are code points of one word. A word of
-more than a million bytes is cut at each million, and the time grows with the length alone: spaCy's
-grows with its square.
+character is spaCy's, see spacy_english.py. Positions are code points of one word. A word of more
+than a million bytes is cut at each million too. The time grows with the length alone, spaCy's with
+its square.
 """
 
 from typing import NamedTuple
