@@ -13,12 +13,13 @@ from tokenmill.pipeline.assets import asset_hashes
 from tokenmill.pipeline.corpus import OWN_FOLDERS, Corpus, check_disk
 from tokenmill.pipeline.duplicates import DedupTask, find_duplicates, num_partitions
 from tokenmill.pipeline.engine import Engine
+from tokenmill.pipeline.examine import Examiner
 from tokenmill.pipeline.finish import Built, Stages, finish_run
 from tokenmill.pipeline.identify import identify, identify_tasks, input_files
 from tokenmill.pipeline.lock import locked
 from tokenmill.pipeline.mill import MillTask, mill
 from tokenmill.pipeline.pack import PackTask, RowShape, pack, pack_name, plan_groups
-from tokenmill.pipeline.plan import Unit, Unreadable, check_ids, plan_units
+from tokenmill.pipeline.plan import Unit, Unreadable, check_columns, check_ids, plan_units
 from tokenmill.pipeline.progress import show_progress
 from tokenmill.pipeline.receipts import Receipt, Task, find_receipt, paths, sweep
 from tokenmill.pipeline.settle import SettleTask, settle
@@ -27,6 +28,7 @@ from tokenmill.shards.files import remove_parts, write_whole
 from tokenmill.shards.listing import Output
 from tokenmill.shards.run import TokenizerInfo
 from tokenmill.tokenizer import load_tokenizer
+from tokenmill.tokenizer.words import Splitter
 
 T = TypeVar("T", bound=Task)
 
@@ -47,6 +49,7 @@ def build(corpus: Corpus, run: Path, engine: Callable[[], Engine], *, recipe: st
         special = encoder.special
         listed = {name: list_files(name, source) for name, source in corpus.sources.items()}
         refuse_own_outputs(run, listed)
+        check_inputs(corpus, listed)
         check_disk(corpus, run, listed)
         started = engine()
         try:
@@ -58,6 +61,19 @@ def build(corpus: Corpus, run: Path, engine: Callable[[], Engine], *, recipe: st
             return _Build(corpus, run, started, special).run_stages(listed)
         finally:
             started.close()
+
+
+def check_inputs(corpus: Corpus, listed: Mapping[str, list[tuple[str, Path]]]) -> None:
+    """Refuse rules and columns that a worker would stumble over, before anything is read.
+
+    Raises:
+        TokenmillError: a model or list is missing or damaged, a filter cannot be made, or no file
+            of a source has a column that the recipe names.
+    """
+    for kind in sorted({source.kind for source in corpus.sources.values()}):
+        Examiner(corpus.filters, corpus.edits, kind, Splitter().split)
+    for name, files in listed.items():
+        check_columns(name, corpus.sources[name], files)
 
 
 class _Build:

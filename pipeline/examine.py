@@ -91,6 +91,7 @@ class Examiner:
         if repairing and self._kind in repairing.kinds:
             batch.edit(repair(batch.texts, repairing))
         self._measure(batch, documents)
+        self.english.forget_if_full()
         verdict = Verdict(len(documents.texts))
         judge(self._rules, batch.signals, verdict)
         for foreign in self._datatrove:

@@ -3,7 +3,7 @@
 from collections import Counter
 from pathlib import Path
 
-from tokenmill.pipeline.build import mill_tasks
+from tokenmill.pipeline.build import check_inputs, mill_tasks
 from tokenmill.pipeline.corpus import Corpus, check_disk
 from tokenmill.pipeline.identify import identify_tasks
 from tokenmill.pipeline.plan import check_ids, plan_units
@@ -17,6 +17,7 @@ def plan_report(corpus: Corpus, run: Path) -> str:
     """What a build would do now; writes nothing, and hashes nothing: a file whose size or date
     changed counts as changed."""
     listed = {name: list_files(name, source) for name, source in corpus.sources.items()}
+    check_inputs(corpus, listed)
     encoder = load_tokenizer(corpus.tokenizer)
     sha256 = encoder.special.sha256
     rows = []

@@ -6,8 +6,10 @@ named by their files and places, never by a worker, so a new file makes new unit
 old ones alone.
 """
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -64,35 +66,53 @@ class Unreadable:
     error: str
 
 
+class _NoUse(Exception):
+    """A sound file that cannot be read as the recipe says."""
+
+
 def plan_units(
     source: str, config: SourceConfig, files: Sequence[InputFile]
 ) -> tuple[list[Unit], list[Unreadable]]:
-    """The units of a source in their order, and the files that cannot be opened.
-
-    Raises:
-        SourceError: a column that the recipe names is in no file of the source.
-    """
+    """The units of a source in their order, and the files that cannot be opened."""
     if config.format == "files":
         return list(_units_of_small_files(source, files)), []
     units: list[Unit] = []
     unreadable: list[Unreadable] = []
-    found: set[str] = set()
     for file in files:
         try:
             if config.format == "parquet":
-                units += _units_of_parquet(source, config, file, found)
+                units += _units_of_parquet(source, config, file)
             else:
                 units += _units_of_lines(source, file)
-        except (pa.ArrowException, OSError, ValueError) as error:
+        except (pa.ArrowException, OSError) as error:
             unreadable.append(Unreadable(source, file.name, f"no {config.format} file: {error}"))
-    columns = config.columns
-    missing = {columns.id, columns.url, columns.licence} - found - {None}
-    if config.format == "parquet" and units and missing:
-        raise SourceError(
-            f"sources.{source}.columns: {', '.join(sorted(map(str, missing)))}: no file has such a "
-            f"column. They have {', '.join(sorted(found))}."
-        )
+        except _NoUse as error:
+            unreadable.append(Unreadable(source, file.name, str(error)))
     return units, unreadable
+
+
+def check_columns(source: str, config: SourceConfig, files: Sequence[tuple[str, Path]]) -> None:
+    """Refuse columns that no file has; reads footers until all are found, mostly the first.
+
+    Raises:
+        SourceError: names those columns and the ones that there are.
+    """
+    if config.format != "parquet":
+        return
+    columns = config.columns
+    missing = {columns.text, columns.id, columns.url, columns.licence} - {None}
+    found: set[str] = set()
+    for _, path in files:
+        with contextlib.suppress(pa.ArrowException, OSError):
+            found.update(pq.read_schema(path).names)
+        if missing <= found:
+            return
+    if found:
+        names = ", ".join(sorted(map(str, missing - found)))
+        raise SourceError(
+            f"sources.{source}.columns: {names}: no file has such a column. "
+            f"They have {', '.join(sorted(found))}."
+        )
 
 
 def check_ids(units: Sequence[Unit]) -> None:
@@ -125,16 +145,13 @@ def _units_of_lines(source: str, file: InputFile) -> Iterator[Unit]:
             yield _unit(source, file, start, stop, counts_from_start=start > 0)
 
 
-def _units_of_parquet(
-    source: str, config: SourceConfig, file: InputFile, found: set[str]
-) -> Iterator[Unit]:
+def _units_of_parquet(source: str, config: SourceConfig, file: InputFile) -> Iterator[Unit]:
     with pq.ParquetFile(file.path) as parquet:
         footer, names = parquet.metadata, parquet.schema_arrow.names
     if config.columns.text not in names:
-        raise ValueError(f"no column {config.columns.text}; it has {', '.join(names)}")
-    found.update(names)
+        raise _NoUse(f"no column {config.columns.text}; it has {', '.join(names)}")
     if footer.num_rows > 1 << POSITION_BITS:
-        raise ValueError(f"{footer.num_rows:,} rows, more than {1 << POSITION_BITS:,}; cut it")
+        raise _NoUse(f"{footer.num_rows:,} rows, more than {1 << POSITION_BITS:,}; cut it")
     sizes = [footer.row_group(group).total_byte_size for group in range(footer.num_row_groups)]
     start = total = 0
     for group, size in enumerate(sizes):

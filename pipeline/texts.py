@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 import pyarrow as pa
 
 from tokenmill.pipeline.documents import Documents, SetAside
-from tokenmill.pipeline.plan import Unreadable, plan_units
+from tokenmill.pipeline.plan import Unreadable, check_columns, plan_units
 from tokenmill.pipeline.read import read_unit
 from tokenmill.pipeline.sources import InputFile, SourceConfig, list_files
 
@@ -15,10 +15,9 @@ def source_texts(
 ) -> Iterator[pa.Array]:
     """Batches of text, source by source in their order; what cannot be read goes to the list."""
     for name, config in sources.items():
-        files = [
-            InputFile(file, str(path), path.stat().st_size, "")
-            for file, path in list_files(name, config)
-        ]
+        listed = list_files(name, config)
+        check_columns(name, config, listed)
+        files = [InputFile(file, str(path), path.stat().st_size, "") for file, path in listed]
         units, unreadable = plan_units(name, config, files)
         set_aside += unreadable
         for unit in units:

@@ -77,6 +77,11 @@ def what_if(run: Path, corpus: Corpus, filters: FilterConfig) -> str:
 
 def _changes(old: FilterConfig, new: FilterConfig) -> Iterator[str]:
     """A line for each setting that differs; refuses those that the signals cannot answer."""
+    if old.datatrove != new.datatrove:
+        raise RecipeError(
+            "filters.datatrove: such a filter reads the text, so the stored signals do not tell "
+            "what it would do. Build another run with it."
+        )
     before, after = rules_of(old), rules_of(new)
     for name in sorted({*before, *after}):
         if name not in before:

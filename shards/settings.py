@@ -83,7 +83,7 @@ def _settings_of(cls: type) -> tuple[dict[str, Any], list[str]]:
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:
-    if type(value) is hint:
+    if type(value) is hint and value == value:  # NaN is not
         return value
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (typing.Union, types.UnionType):
@@ -136,7 +136,9 @@ def _convert_plain(hint: Any, value: Any, where: str) -> Any:
         return float(value)
     if hint is float and isinstance(value, str):
         with contextlib.suppress(ValueError):  # YAML 1.1 takes 6e-4 for a string
-            return float(value)
+            value = float(value)
+    if hint is float and value != value:
+        raise RecipeError(f"{where}: expected a number, found {value!r}, which compares to none.")
     # bool is an int in Python; a recipe that says `rows: true` means something else.
     if (
         isinstance(hint, type)

@@ -383,6 +383,19 @@ def test_other_inputs_have_another_root(tmp_path, finished):
         (["phases.phase1.loader.mixture={17+: 1}"], "subset 17+: no bucket begins there."),
         (["held_out=1"], "held_out must be at least 0 and below 1, got 1"),
         (["packing"], "--set packing: expected key=value"),
+        (
+            ["filters.language={model: no.bin}"],
+            "no.bin: expected a fastText model, found none (No ",
+        ),
+        (
+            ["filters.classifiers={q: {model: no.bin, label: x, min_probability: 0.1}}"],
+            "no.bin: expected a fastText model, found none (No such file or directory). Correct",
+        ),
+        (
+            ['filters.datatrove=[{filter: RegexFilter, arguments: {regex_exp: "("}}]'],
+            "RegexFilter: cannot be made with these arguments",
+        ),
+        (["sources.web.columns.text=txet"], "sources.web.columns: txet: no file has such a column"),
     ],
 )
 def test_a_wrong_recipe_is_refused_in_one_line_with_exit_code_2(tmp_path, capsys, changes, message):

@@ -15,7 +15,10 @@ GIB = 1 << 30
 BOUND_BYTES = 3 * GIB // 2
 DIGITS = f"{random.Random(7).getrandbits(1 << 26):x}"
 HASHES = " ".join(DIGITS[i : i + 16] for i in range(0, len(DIGITS), 16))
-RULES = {"gopher": {}, "c4": {}, "refinedweb": {}, "fineweb": {}}
+NUMBERS = " ".join(f"{number:x}" for number in range(4_190_000))
+RULES = {
+    "url": {}, "language": {}, "gopher": {}, "c4": {}, "refinedweb": {}, "fineweb": {},
+}  # fmt: skip
 
 MILL = """
 import sys
@@ -90,6 +93,7 @@ def test_ten_times_the_text_takes_no_more_memory(tmp_path):
         pytest.param("word\n" * 6_000_000, id="30 MB of lines of one word"),
         pytest.param("x" * 30_000_000, id="one word of 30 MB"),
         pytest.param(HASHES, id="17 MB of hexadecimal hashes, each a new word"),
+        pytest.param(NUMBERS, id="28 MB of short words, each a new one"),
         pytest.param("中文字" * 3_300_000, id="30 MB of Chinese in one line"),
     ],
 )

@@ -1,6 +1,9 @@
 """What if, and why: a finished run answers from its decisions."""
 
+import os
 import re
+import subprocess
+import sys
 
 import pyarrow.dataset as ds
 import pytest
@@ -57,6 +60,7 @@ def test_what_if_nothing_changes_it_gives_the_run_itself(finished, capsys):
     [
         ("filters.length.kinds=[web]", "filters.length.kinds: it changes the text, or what is"),
         ("packing.overlong=drop", "only filters.* can be tried"),
+        ("filters.datatrove=[{filter: LambdaFilter}]", "filters.datatrove: such a filter reads"),
         ("filters.lenght.min_words=3", "Did you mean length?"),
         ("filters.length.min_words=-1", "need 0 <= min_words <= max_words, got -1 and 100000"),
     ],
@@ -66,6 +70,17 @@ def test_what_the_signals_do_not_tell_is_refused(finished, capsys, change, said)
     error = capsys.readouterr().err
     assert said in error
     assert len(error.splitlines()) == 1
+
+
+def test_a_reader_that_has_seen_enough_ends_the_output_quietly(finished):
+    command = [sys.executable, "-m", "tokenmill", "whatif", str(finished / "run")]
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as output:
+        done = subprocess.run(
+            [*command, "--set", "filters.length.min_words=9"], stdout=output, stderr=subprocess.PIPE
+        )
+    assert (done.returncode, done.stderr) == (141, b"")
 
 
 def test_a_rule_that_the_run_did_not_have_is_refused(tmp_path, capsys):

@@ -68,6 +68,8 @@ def test_a_mapping_becomes_the_dataclass_and_comes_back():
         ({"how": "keep"}, "r.yaml.how: expected one of split, drop, found 'keep'."),
         ({"edges": 3}, "r.yaml.edges: expected a list, found 3 (int)."),
         ({"edges": [1, "b"]}, "r.yaml.edges[1]: expected a whole number, found 'b' (str)."),
+        ({"each": {"a": {"share": float("nan")}}}, "r.yaml.each.a.share: expected a number, found"),
+        ({"each": {"a": {"share": "nan"}}}, "r.yaml.each.a.share: expected a number, found nan"),
         ({"each": []}, "r.yaml.each: expected a mapping, found [] (list)."),
     ],
 )

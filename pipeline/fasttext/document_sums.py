@@ -33,7 +33,7 @@ from tokenmill.tokenizer.instructions import address_of, prefetch
 from tokenmill.tokenizer.word_table import MAX_BYTES, TableArrays, WordTable
 from tokenmill.tokenizer.words import Words
 
-MAX_SUM_BYTES = 1 << 28
+MAX_SUM_BYTES = 1 << 27
 """Memory for kept sums: 3.9 million words of 16 dimensions, 260,000 of 256."""
 NEW, NO_WORD, WORD, READ_ANEW = range(4)
 """What is known of a word: nothing yet; that it is empty or a label; that its sum is kept; that it

@@ -63,7 +63,7 @@ class DatatroveFilter:
         _check_arguments(made, rule)
         try:
             self._filter = made(**rule.arguments)
-        except (ImportError, OSError, TypeError, ValueError, AssertionError) as error:
+        except Exception as error:  # a constructor of anybody's
             raise RecipeError(
                 f"{rule.filter}: cannot be made with these arguments ({error})."
             ) from error

@@ -99,12 +99,12 @@ class EnglishSplitter:
             words: cut at white space of any kind, or at gaps alone.
         """
         words = split_at_white_space(words)
-        is_full = len(self._table) > MAX_WORDS or len(self._table.arena) > MAX_TABLE_BYTES
-        if words.words is not self._source or is_full:
+        if words.words is not self._source:
             self._start_anew(words.words)
         self._learn(words.words)
         is_word = ~spans_hold_white_space(words.data, words.long_words)
-        long_words = _list(*self._cut(words.data, words.long_words, is_word), 0)
+        starts, stops = words.long_words.T
+        long_words = _list(*self._cut(words.data, starts, stops, is_word), 0)
         pair_ends = np.empty(len(words.word_ids), np.int64)
         ids = np.empty(len(pair_ends) + len(pair_ends) // 2, np.uint32)
         pairs = size = 0
@@ -118,36 +118,45 @@ class EnglishSplitter:
         ends = np.concatenate([[0], pair_ends])[words.ends]
         return EnglishWords(ids[:size], ends, pair_ends, words, self._table)
 
+    def forget_if_full(self) -> None:
+        """Start anew if the tables are full: for when the words of the last split are done with."""
+        if len(self._table) > MAX_WORDS or len(self._table.arena) > MAX_TABLE_BYTES:
+            self._start_anew(None)
+
     def _learn(self, source: WordTable) -> None:
         """Cut the words of the source that are new; those with white space are no document's."""
         num_known = len(self._known.codes)
         starts = source.starts[num_known:]
         is_word = ~source.per_word(hold_white_space)[num_known:]
-        cut = self._cut(source.arena, np.stack([starts[:-1], starts[1:]], axis=1), is_word)
+        cut = self._cut(source.arena, starts[:-1], starts[1:], is_word)
         new = _list(*cut, len(self._known.several))
         self._known = Lists(*map(np.concatenate, zip(self._known, new, strict=True)))
 
     def _cut(
-        self, data: NDArray[np.uint8], spans: NDArray[np.int64], is_word: NDArray[np.bool_]
+        self,
+        data: NDArray[np.uint8],
+        starts: NDArray[np.int64],
+        stops: NDArray[np.int64],
+        is_word: NDArray[np.bool_],
     ) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
         """The numbers of the English words of strings, and (n,) where each string's end in them.
 
         Args:
-            spans: (n, 2) where each starts and ends in `data`.
+            starts: (n,) where each starts in `data`.
+            stops: (n,) where it ends.
             is_word: (n,) which ones to cut; the others have no words.
         """
-        starts, stops = spans[is_word, 0], spans[is_word, 1]
         self._cutter = self._cutter or WordCutter()
-        ids, counts = [np.zeros(0, np.uint32)], np.zeros(len(spans), np.int64)
-        cut_counts = [np.zeros(0, np.int64)]
+        ids, counts = [np.zeros(0, np.uint32)], np.zeros(len(starts), np.int64)
         for first in range(0, len(starts), CUT_TOGETHER):
-            chosen = slice(first, first + CUT_TOGETHER)
+            chosen = first + np.flatnonzero(is_word[first : first + CUT_TOGETHER])
+            if not len(chosen):
+                continue
             token_stops, ends = self._cutter.cut(data, starts[chosen], stops[chosen])
             token_starts = np.concatenate([[0], token_stops[:-1]])
-            token_starts[np.concatenate([[0], ends[:-1]])] = starts[chosen]
+            counts[chosen] = np.diff(ends, prepend=0)
+            token_starts[ends - counts[chosen]] = starts[chosen]
             ids.append(intern_spans(self._table, data, token_starts, token_stops))
-            cut_counts.append(np.diff(ends, prepend=0))
-        counts[is_word] = np.concatenate(cut_counts)
         return np.concatenate(ids), np.cumsum(counts)
 
 

@@ -44,11 +44,13 @@ class Scratch(NamedTuple):
     tokens: NDArray[np.int32]
     """The code points at which tokens end."""
     behind: NDArray[np.int32]
-    """How many are cut off the end, and the code points at which those end, the last first."""
+    """How many are cut off the end, and the code points at which those end, the last first; then,
+    by token, whether an exception has taken it."""
     pieces: NDArray[np.int32]
     """The tokens before exceptions in pieces are joined."""
     lengths: NDArray[np.int64]
-    """For each token, a bit for each number of tokens that are an exception in pieces."""
+    """For each token, a bit for each number of tokens that are an exception in pieces; then, below
+    zero, how many are joined there."""
 
 
 class Place(NamedTuple):

@@ -126,7 +126,7 @@ def measure_gopher(texts: pa.LargeStringArray, english: EnglishWords) -> Signals
 
     A fraction or mean of nothing is NaN: those of characters in an empty text, those of lines in
     it, those of words in a text of white space. A text with fewer words than an n-gram has 0 in
-    repeated ones, one with more than 4 million words NaN.
+    repeated ones, one with more than 2 million words NaN.
 
     Args:
         english: the words of these texts.

@@ -34,8 +34,8 @@ from tokenmill.tokenizer.word_table import ONE, fold
 
 TOP_SIZES = (2, 3, 4)
 DUP_SIZES = (5, 6, 7, 8, 9, 10)
-MAX_WORDS = 1 << 22
-"""Longer documents, of some 20 MB, are not measured: it would take 60 bytes a word."""
+MAX_WORDS = 1 << 21
+"""Longer documents, of some 10 MB, are not measured: it would take 60 bytes a word."""
 MAX_BLOCKS = 6
 """The n-grams looked up have up to 45 bytes in English."""
 BLOCK_BYTES = 8
@@ -47,7 +47,8 @@ _HALF = np.uint64(32)
 def count_repetition(
     english: EnglishWords, characters: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The characters in repeated n-grams; none in a document of more than MAX_WORDS words.
+    """The characters in repeated n-grams; 0 in a document of more than MAX_WORDS words, which the
+    caller knows by their number.
 
     Args:
         characters: (words known,) code points of each word of `english.table`.
