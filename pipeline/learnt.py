@@ -1,7 +1,7 @@
 """What the workers of a run have learnt of words, on disk: a new worker starts with it.
 
     RUN/words/words-<key>       the table of words that texts are split into
-    RUN/words/english-<key>     what spaCy's patterns say of characters: asking takes two seconds
+    RUN/words/english-<key>     what spaCy's patterns say of characters: asking takes a second
 
 Each is one file that workers map; its pages are theirs in common until one learns more. A worker
 that knows a good deal more than the file says writes it anew when it ends a unit. Nothing depends

@@ -74,7 +74,7 @@ class EnglishSplitter:
 
     def __init__(self, cutter: WordCutter | None = None) -> None:
         self._cutter = cutter
-        """Made for the first words: asking spaCy takes two seconds."""
+        """Made for the first words: asking spaCy takes a second."""
         self._start_anew(None)
 
     def _start_anew(self, source: WordTable | None) -> None:

@@ -18,6 +18,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from tokenmill.errors import TokenmillError
+from tokenmill.pipeline.rules.lines import TABLE_POINTS
 from tokenmill.tokenizer.interning import intern_spans
 from tokenmill.tokenizer.word_table import TableArrays, WordTable
 
@@ -100,7 +101,7 @@ def english_patterns() -> EnglishPatterns:
     lower, upper, quotes = (
         char_classes.ALPHA_LOWER, char_classes.ALPHA_UPPER, char_classes.CONCAT_QUOTES
     )  # fmt: skip
-    characters = [_character(point) for point in range(sys.maxunicode + 1)]
+    characters = [_character(point) for point in range(TABLE_POINTS)]
     alone = "\n".join(characters)
     kinds = np.zeros(sys.maxunicode + 1, np.uint16)
     for kind, alternatives in {
