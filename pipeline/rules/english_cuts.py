@@ -77,6 +77,7 @@ class WordCutter:
 
 
 def _exceptions(patterns: EnglishPatterns) -> Exceptions:
+    """The exceptions, and what the patterns make of each if it was none."""
     num, data = len(patterns.ends), patterns.exceptions.arena
     starts, stops = patterns.exceptions.starts[1 : num + 1], patterns.exceptions.starts[2 : num + 2]
     no_stops, none = np.zeros(0, np.int64), np.zeros((MAX_EXCEPTION_BYTES + 1, 256), np.bool_)
@@ -84,14 +85,13 @@ def _exceptions(patterns: EnglishPatterns) -> Exceptions:
     nothing = Exceptions(empty, no_stops, no_stops, no_stops, no_stops, none, none)
     pieces = _cut(data, starts, stops, patterns, nothing)
     counts = np.diff(pieces.ends, prepend=0)
-    is_joined = np.repeat(patterns.are_joined, counts)
-    piece_stops = (pieces.stops - np.repeat(starts, counts))[is_joined]
-    piece_ends = np.cumsum(counts * patterns.are_joined)
+    are_joined = patterns.are_joined & (counts > 1)
+    piece_stops = (pieces.stops - np.repeat(starts, counts))[np.repeat(are_joined, counts)]
+    piece_ends = np.cumsum(counts * are_joined)
     may_be, may_join = none.copy(), none.copy()
     may_be[stops - starts, data[starts]] = True
-    first = (piece_ends - counts)[patterns.are_joined]
-    begins = starts[patterns.are_joined] + piece_stops[first]
-    may_join[piece_stops[first], data[begins]] = counts[patterns.are_joined] > 1
+    first_stops = piece_stops[(piece_ends - counts)[are_joined]]
+    may_join[first_stops, data[starts[are_joined] + first_stops]] = True
     return Exceptions(
         patterns.exceptions,
         patterns.stops,
