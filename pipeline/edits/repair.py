@@ -15,7 +15,7 @@ takes its whole document along. The scan runs at some 900 MB a second; ftfy itse
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
-from functools import cache
+from functools import cache, lru_cache
 from typing import Literal
 
 import ftfy
@@ -36,6 +36,9 @@ MAX_ENTITY = 24
 """ftfy looks for no longer names."""
 MAX_LINE_BYTES = 1_000_000
 """ftfy's max_decode_length, in characters, of which a line has no more than bytes."""
+
+SHORT_BYTES, MAX_REMEMBERED = 64, 1 << 13
+"""Lines so short come again ("&nbsp;"), and are remembered while a batch lasts."""
 
 _QUOTES = [ord(quote) for quote in "\u02bc\u2018\u2019\u201a\u201b\u201c\u201d\u201e\u201f"]
 _LINE_BREAKS = [ord(character) for character in "\r\x85\u2028\u2029"]
@@ -95,9 +98,14 @@ def _changes(
 ) -> Iterator[Change]:
     """The lines that ftfy writes otherwise, counted in `num_edits`."""
     settings = (_ftfy_config(config, unescape=False), _ftfy_config(config))
+
+    def fix(text: bytes, unescape: int) -> bytes:
+        return ftfy.fix_text(text.decode(), settings[unescape]).encode()
+
+    fix_short = lru_cache(MAX_REMEMBERED)(fix)
     for document, start, stop, unescape in map(np.ndarray.tolist, suspects):
         text = data[start:stop].tobytes()
-        fixed = ftfy.fix_text(text.decode(), settings[unescape]).encode()
+        fixed = (fix_short if len(text) <= SHORT_BYTES else fix)(text, unescape)
         if fixed != text:
             num_edits[document] += 1
             yield document, start, stop, fixed
