@@ -48,7 +48,7 @@ def _imported(module: str) -> frozenset[str]:
     found, left = set[str](), [module]
     while left:
         name = left.pop()
-        if name not in found and _path(name):
+        if name not in found:
             found.add(name)
             left += _IMPORT.findall(_path(name).read_text())
     return frozenset(found)

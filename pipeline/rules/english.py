@@ -98,6 +98,7 @@ class EnglishSplitter:
         Args:
             words: cut at white space of any kind, or at gaps alone.
         """
+        self.forget_if_full()
         words = split_at_white_space(words)
         if words.words is not self._source:
             self._start_anew(words.words)
@@ -114,12 +115,12 @@ class EnglishSplitter:
             )  # fmt: skip
             if pairs == len(pair_ends):
                 break
-            ids = np.concatenate([ids, np.empty(max(len(ids), size), np.uint32)])
+            ids = np.concatenate([ids, np.empty_like(ids)])
         ends = np.concatenate([[0], pair_ends])[words.ends]
         return EnglishWords(ids[:size], ends, pair_ends, words, self._table)
 
     def forget_if_full(self) -> None:
-        """Start anew if the tables are full: for when the words of the last split are done with."""
+        """Start anew if the tables are full. `split` does; before that it frees memory."""
         if len(self._table) > MAX_WORDS or len(self._table.arena) > MAX_TABLE_BYTES:
             self._start_anew(None)
 

@@ -33,6 +33,7 @@ _QUOTE, _EN_DASH, _EM_DASH, _ELLIPSIS, _DEGREE = 0x2019, 0x2013, 0x2014, 0x2026,
 def prefix_length(
     points: NDArray[np.int32], first: int, last: int, kinds: NDArray[np.uint16]
 ) -> int:
+    """How many code points are cut off the start, 0 for none."""
     point, length = points[first], last - first
     following = points[first + 1] if length > 1 else -1
     if kinds[point] & PREFIX:
@@ -66,7 +67,7 @@ def suffix_length(
     offsets: NDArray[np.int32],
     kinds: NDArray[np.uint16],
 ) -> int:
-    """The longest suffix; spaCy takes the one that starts first."""
+    """How many code points are cut off the end, 0 for none: those of the longest suffix."""
     if first == last:
         return 0
     point = points[last - 1]
@@ -102,7 +103,7 @@ def suffix_length(
 def infix_length(
     points: NDArray[np.int32], at: int, first: int, last: int, kinds: NDArray[np.uint16]
 ) -> int:
-    """How many code points are cut out here."""
+    """How many code points are cut out at a place inside, 0 for none."""
     point = points[at]
     if kinds[point] & INFIX:
         return 1

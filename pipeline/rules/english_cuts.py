@@ -24,7 +24,7 @@ from tokenmill.pipeline.rules.english_exceptions import (
     Scratch,
     find_exception,
     join_exceptions,
-    may_join_at,
+    may_join,
     write_exception,
 )
 from tokenmill.pipeline.rules.lines import code_point
@@ -88,10 +88,10 @@ def _exceptions(patterns: EnglishPatterns) -> Exceptions:
     are_joined = patterns.are_joined & (counts > 1)
     piece_stops = (pieces.stops - np.repeat(starts, counts))[np.repeat(are_joined, counts)]
     piece_ends = np.cumsum(counts * are_joined)
-    may_be, may_join = none.copy(), none.copy()
+    may_be, joins = none.copy(), none.copy()
     may_be[stops - starts, data[starts]] = True
     first_stops = piece_stops[(piece_ends - counts)[are_joined]]
-    may_join[first_stops, data[starts[are_joined] + first_stops]] = True
+    joins[first_stops, data[starts[are_joined] + first_stops]] = True
     return Exceptions(
         patterns.exceptions,
         patterns.stops,
@@ -99,7 +99,7 @@ def _exceptions(patterns: EnglishPatterns) -> Exceptions:
         piece_stops,
         piece_ends,
         may_be,
-        may_join,
+        joins,
     )
 
 
@@ -140,7 +140,7 @@ def _cut_all(
 ) -> int:
     """Cut the words from the first on; where it stopped because there is no room left."""
     tables = lookup_of(exceptions.table), lookup_of(units), address_of(exceptions.may_be)
-    begin, may_join = address_of(data), address_of(exceptions.may_join)
+    begin, may_join_marks = address_of(data), address_of(exceptions.may_join)
     points, offsets, tokens, behind = (
         scratch.points, scratch.offsets, scratch.tokens, scratch.behind
     )  # fmt: skip
@@ -173,7 +173,7 @@ def _cut_all(
             for number in range(behind[0], 0, -1):
                 tokens[count] = behind[number]
                 count += 1
-            if may_join_at(place, offsets, tokens, count, may_join):
+            if may_join(place, offsets, tokens, count, may_join_marks):
                 count = join_exceptions(place, exceptions, scratch, count)
             for token in range(count):
                 out[num] = start + offsets[tokens[token]]

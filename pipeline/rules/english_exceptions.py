@@ -85,12 +85,13 @@ def _is_marked(marks: np.uint64, size: int, byte: np.uint64) -> bool:
 def find(
     table: Lookup, place: Place, offsets: NDArray[np.int32], first: int, last: int
 ) -> np.uint64:
+    """The number that a part of the word has in a table, or NOTHING."""
     size = np.uint64(offsets[last] - offsets[first])
     return find_number(table, place.word + np.uint64(offsets[first]), size, place.end)
 
 
 @compiled_inline
-def may_join_at(
+def may_join(
     place: Place,
     offsets: NDArray[np.int32],
     tokens: NDArray[np.int32],
