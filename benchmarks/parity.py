@@ -87,7 +87,7 @@ def _ours(texts: list[str]) -> dict[str, list[Any]]:
     none = pa.nulls(n, pa.string())
     numbers = np.arange(n)
     batch = Documents(
-        pa.array(texts, pa.large_string()), numbers.astype(np.uint64), numbers, none, none, none
+        pa.array(texts, pa.large_string()), numbers.astype(np.uint64), numbers, *[none] * 5
     )
     repetition = GopherRule(**_off(GOPHER_QUALITY))
     quality = GopherRule(**_off(GOPHER_REPETITION))

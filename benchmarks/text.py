@@ -29,8 +29,8 @@ import pyarrow.parquet as pq
 
 from tokenmill.pipeline.build import mill_tasks
 from tokenmill.pipeline.corpus import Corpus
+from tokenmill.pipeline.dedup.config import DedupConfig
 from tokenmill.pipeline.documents import Documents
-from tokenmill.pipeline.duplicates import DedupConfig
 from tokenmill.pipeline.edits.config import EditConfig
 from tokenmill.pipeline.examine import Examiner
 from tokenmill.pipeline.filters import FilterConfig
@@ -264,7 +264,7 @@ def whole_mill(data: Path, column: str, tokenizer: str) -> Iterator[Row]:
 def documents(texts: pa.Array) -> Documents:
     empty = pa.nulls(len(texts), pa.string())
     numbers = np.arange(len(texts))
-    return Documents(texts, numbers.astype(np.uint64), numbers, empty, empty, empty)
+    return Documents(texts, numbers.astype(np.uint64), numbers, *[empty] * 5)
 
 
 def batches(texts: pa.Array) -> Iterator[Documents]:

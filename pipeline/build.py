@@ -11,7 +11,8 @@ from typing import TypeVar
 
 from tokenmill.pipeline.assets import asset_hashes
 from tokenmill.pipeline.corpus import OWN_FOLDERS, Corpus, check_disk
-from tokenmill.pipeline.duplicates import DedupTask, find_duplicates, num_partitions
+from tokenmill.pipeline.dedup.exact import exact_duplicates
+from tokenmill.pipeline.dedup.steps import MilledUnit, Step
 from tokenmill.pipeline.engine import Engine
 from tokenmill.pipeline.examine import Examiner
 from tokenmill.pipeline.finish import Built, Stages, finish_run
@@ -87,7 +88,9 @@ class _Build:
         milled = self.stage(
             "mill", mill, mill_tasks(self.corpus, self.run, units, self.special.sha256)
         )
-        settled = self.settle(units, milled)
+        of_units = [MilledUnit(unit, milled[unit.name]) for unit in units]
+        steps = self.steps(of_units)
+        settled = self.settle(of_units, steps)
         packed = {shape: self.pack(units, milled, settled, shape) for shape in self.corpus.shapes}
         return finish_run(
             self.corpus, self.run, self.special, Stages(milled, settled, packed), unreadable
@@ -111,29 +114,27 @@ class _Build:
         check_ids(units)
         return units, unreadable
 
-    def settle(self, units: Sequence[Unit], milled: Mapping[str, Receipt]) -> dict[str, Receipt]:
-        tasks: list[DedupTask] = []
+    def steps(self, units: Sequence[MilledUnit]) -> tuple[Step, ...]:
+        """Duplicates and the like, in the order in which they decide."""
+        steps: list[Step] = []
         if self.corpus.dedup.exact:
-            num = num_partitions(sum(r.counts.get("documents", 0) for r in milled.values()))
-            files = tuple(path for unit in units for path in paths(milled[unit.name], "tokens-"))
-            keys = tuple(milled[unit.name].key for unit in units)
-            tasks = [DedupTask(self.run, number, num, files, keys) for number in range(num)]
-        dedup = self.stage("dedup", find_duplicates, tasks)
-        removals = tuple(output.path for receipt in dedup.values() for output in receipt.outputs)
-        upstream = tuple(output.sha256 for receipt in dedup.values() for output in receipt.outputs)
+            steps.append(exact_duplicates(self.run, self.stage, units))
+        return tuple(steps)
+
+    def settle(self, units: Sequence[MilledUnit], steps: tuple[Step, ...]) -> dict[str, Receipt]:
         return self.stage(
             "settle",
             settle,
             [
                 SettleTask(
                     self.run,
-                    unit.name,
-                    tuple(paths(milled[unit.name], "decisions-")),
-                    removals,
+                    milled.unit.name,
+                    tuple(paths(milled.receipt, "decisions-")),
+                    steps,
                     self.corpus.held_out,
-                    (milled[unit.name].key, *upstream),
+                    (milled.receipt.key,),
                 )
-                for unit in units
+                for milled in units
             ],
         )
 
@@ -158,7 +159,15 @@ class _Build:
                     shape=shape,
                     group=number,
                     token_files=tuple(p for u in group for p in paths(milled[u], "tokens-")),
-                    decision_files=tuple(o.path for u in group for o in settled[u].outputs),
+                    decision_files=tuple(
+                        o.path
+                        for u in group
+                        for o in settled[u].outputs
+                        if o.path.endswith(".parquet")
+                    ),
+                    spans=tuple(
+                        o for u in group for o in settled[u].outputs if o.path.endswith(".arrow")
+                    ),
                     tokenizer=self.special,
                     inputs=tuple(output for u in group for output in read_by_pack(u)),
                 )

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tokenmill.errors import RunError
-from tokenmill.pipeline.duplicates import DedupConfig
+from tokenmill.pipeline.dedup.config import DedupConfig
 from tokenmill.pipeline.edits.config import EditConfig
 from tokenmill.pipeline.filters import FilterConfig
 from tokenmill.pipeline.pack import PackingConfig, RowShape
@@ -23,7 +23,7 @@ TEXT_SHARE = 0.4
 """Bytes of zstd parquet for a byte of text."""
 
 
-OWN_FOLDERS = ("receipts", "milled", "removals", "words", *FOLDERS)
+OWN_FOLDERS = ("receipts", "milled", "removals", "spans", "words", *FOLDERS)
 """The folders of a run that a build writes into."""
 
 

@@ -25,6 +25,8 @@ FIRST = pa.schema(
         "id": pa.string(),  # the source's own
         "url": pa.string(),
         "licence": pa.string(),
+        "dump": pa.string(),  # the crawl or release, as the source says
+        "language": pa.string(),  # human or programming, as the source says
         "content_hash": pa.binary(16),  # XXH3-128 of the cleaned text
         "reason": NAME,  # the setting that let it go; empty: kept
         "num_tokens": pa.int32(),  # without special tokens, after all edits
@@ -34,6 +36,8 @@ FIRST = pa.schema(
 LAST = pa.schema(
     {
         "duplicate_of": pa.uint64(),  # the document that was kept in its place; 0: no duplicate
+        "similarity": pa.float32(),  # estimated share of runs of words in common with that one
+        "tokens_cut": pa.int32(),  # in spans that are left out; num_tokens is what remains
         "held_out": pa.bool_(),  # kept for evaluation, in no training row
     }
 )
@@ -60,12 +64,19 @@ def decision_batch(
         "id": documents.ids,
         "url": documents.urls,
         "licence": documents.licences,
+        "dump": documents.dumps,
+        "language": documents.languages,
         "content_hash": hashes,
         "reason": reason_column(verdict),
         "num_tokens": num_tokens.astype(np.int32),
         "edits": edits,
     }
-    last = {"duplicate_of": np.zeros(n, np.uint64), "held_out": np.zeros(n, np.bool_)}
+    last = {
+        "duplicate_of": np.zeros(n, np.uint64),
+        "similarity": np.zeros(n, np.float32),
+        "tokens_cut": np.zeros(n, np.int32),
+        "held_out": np.zeros(n, np.bool_),
+    }
     columns = {name: pa.array(values) for name, values in signals.items()}
     known = pa.RecordBatch.from_pydict(first, FIRST)
     schema = pa.schema([*FIRST, *(pa.field(n, c.type) for n, c in columns.items()), *LAST])

@@ -28,6 +28,10 @@ class Documents:
     """string; the source's own, or null."""
     urls: pa.Array
     licences: pa.Array
+    dumps: pa.Array
+    """The crawl or release that it is from, or null."""
+    languages: pa.Array
+    """The human or programming language, as the source says, or null."""
 
 
 @dataclass(frozen=True, slots=True)

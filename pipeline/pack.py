@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from tokenmill.errors import RecipeError
+from tokenmill.pipeline.dedup.steps import find_spans, leave_out, open_spans
 from tokenmill.pipeline.packing import pack_rows
 from tokenmill.pipeline.pieces import Overlong, Pieces, cut_documents
 from tokenmill.pipeline.receipts import Receipt, begin, finish, refuse_damaged
@@ -81,6 +82,8 @@ class PackTask:
     token_files: tuple[str, ...]
     decision_files: tuple[str, ...]
     """One for each token file, in the same order."""
+    spans: tuple[Output, ...]
+    """What is left out of these documents."""
     tokenizer: TokenizerInfo
     inputs: tuple[Output, ...]
     """All these files, as they were written."""
@@ -170,6 +173,7 @@ def _read_kept(task: PackTask) -> tuple[Kept, list[NDArray[Any]]]:
     """The group's kept documents in the order of the deal, and the arrays of their tokens."""
     columns: list[list[NDArray[Any]]] = [[], [], [], [], [], []]
     sources: list[NDArray[Any]] = []
+    spans = open_spans(task.run, task.spans)
     for tokens_path, decisions_path in zip(task.token_files, task.decision_files, strict=True):
         decisions = pq.read_table(
             task.run / decisions_path, columns=["doc_id", "reason", "held_out"]
@@ -185,17 +189,24 @@ def _read_kept(task: PackTask) -> tuple[Kept, list[NDArray[Any]]]:
             # Both files hold their documents in one order, so a kept one is found by its place.
             stays = np.isin(doc_ids, final)
             where = np.flatnonzero(np.isin(final, doc_ids))
+            tokens, starts = as_numpy(batch["tokens"].values), offsets[:-1][stays]
+            num_tokens = np.diff(offsets)[stays]
+            cuts = find_spans(spans, doc_ids[stays])
+            if len(cuts.doc_ids):
+                tokens, starts, num_tokens = leave_out(
+                    tokens, starts, num_tokens, doc_ids[stays], cuts
+                )
             entries = (
                 doc_ids[stays],
                 first_8_bytes(batch["content_hash"])[stays],
                 hold[where],
                 np.full(int(stays.sum()), len(sources), np.int32),
-                offsets[:-1][stays],
-                np.diff(offsets)[stays],
+                starts,
+                num_tokens,
             )
             for column, values in zip(columns, entries, strict=True):
                 column.append(values)
-            sources.append(as_numpy(batch["tokens"].values))
+            sources.append(tokens)
     dtypes = (np.uint64, np.uint64, np.bool_, np.int32, np.int64, np.int64)
     arrays: list[NDArray[Any]] = [
         np.concatenate([np.zeros(0, dtype), *column]).astype(dtype)

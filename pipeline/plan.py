@@ -99,8 +99,7 @@ def check_columns(source: str, config: SourceConfig, files: Sequence[tuple[str, 
     """
     if config.format != "parquet":
         return
-    columns = config.columns
-    missing = {columns.text, columns.id, columns.url, columns.licence} - {None}
+    missing = set(config.columns.named())
     found: set[str] = set()
     for _, path in files:
         with contextlib.suppress(pa.ArrowException, OSError):
@@ -108,7 +107,7 @@ def check_columns(source: str, config: SourceConfig, files: Sequence[tuple[str, 
         if missing <= found:
             return
     if found:
-        names = ", ".join(sorted(map(str, missing - found)))
+        names = ", ".join(sorted(missing - found))
         raise SourceError(
             f"sources.{source}.columns: {names}: no file has such a column. "
             f"They have {', '.join(sorted(found))}."

@@ -65,4 +65,6 @@ def _documents_of_files(batch: list[tuple[UnitFile, str]], config: SourceConfig)
         ids=pa.array([printable(file.name) for file, _ in batch], pa.string()),
         urls=pa.nulls(len(batch), pa.string()),
         licences=pa.array([config.licence] * len(batch), pa.string()),
+        dumps=pa.nulls(len(batch), pa.string()),
+        languages=pa.nulls(len(batch), pa.string()),
     )

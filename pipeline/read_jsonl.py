@@ -25,6 +25,10 @@ ZSTD_CHUNK_BYTES = 1 << 12
 """zstd packs at most 32,768 bytes into one: what one step gives stays below 128 MiB."""
 
 
+Record = tuple[Any, ...]
+"""Text, id, url, licence, dump, language."""
+
+
 class Broken(Exception):
     """A stream ends or fails before its end; what came before stands."""
 
@@ -57,16 +61,16 @@ class _Batch:
     def __init__(self, file: UnitFile, config: SourceConfig) -> None:
         self.file, self.config = file, config
         self.positions: list[int] = []
-        self.records: list[tuple[str, Any, Any, Any]] = []
+        self.records: list[Record] = []
         self.num_bytes = 0
 
-    def add(self, position: int, record: tuple[str, Any, Any, Any]) -> None:
+    def add(self, position: int, record: Record) -> None:
         self.positions.append(position)
         self.records.append(record)
         self.num_bytes += len(record[0]) + 64  # what an empty document takes
 
     def take(self) -> Documents:
-        texts, ids, urls, licences = zip(*self.records, strict=True)
+        texts, ids, urls, licences, dumps, languages = zip(*self.records, strict=True)
         positions = np.array(self.positions, np.int64)
         self.positions, self.records, self.num_bytes = [], [], 0
         return Documents(
@@ -76,11 +80,13 @@ class _Batch:
             ids=_strings(ids, None),
             urls=_strings(urls, None),
             licences=_strings(licences, self.config.licence),
+            dumps=_strings(dumps, None),
+            languages=_strings(languages, None),
         )
 
 
-def _parse(line: bytes | None, columns: Columns) -> tuple[str, Any, Any, Any] | str | None:
-    """A record's text, id, url and licence; or what is wrong with it; or None for a blank line."""
+def _parse(line: bytes | None, columns: Columns) -> Record | str | None:
+    """A record's text and side columns; or what is wrong with it; or None for a blank line."""
     if line is None:
         return "longer than max_document_bytes"
     if not line.strip():
@@ -101,7 +107,8 @@ def _parse(line: bytes | None, columns: Columns) -> tuple[str, Any, Any, Any] | 
         text.encode()
     except UnicodeEncodeError as error:
         return f"not UTF-8: {error}"
-    return text, _at(value, columns.id), _at(value, columns.url), _at(value, columns.licence)
+    sides = (columns.id, columns.url, columns.licence, columns.dump, columns.language)
+    return text, *(_at(value, column) for column in sides)
 
 
 def _at(record: dict[str, Any], column: str | None) -> Any:

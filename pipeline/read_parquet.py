@@ -20,16 +20,14 @@ def read_parquet(
     source: str, file: UnitFile, config: SourceConfig
 ) -> Iterator[Documents | SetAside]:
     """The documents of the unit's row groups; positions are rows of the file."""
-    names = [config.columns.text, config.columns.id, config.columns.url, config.columns.licence]
+    names = config.columns.named()
     try:
         parquet = pq.ParquetFile(file.path, page_checksum_verification=True)
     except (pa.ArrowException, OSError) as error:
         yield SetAside(source, file.name, "file", str(error))
         return
     with parquet:
-        columns = [
-            name for name in names if name is not None and name in parquet.schema_arrow.names
-        ]
+        columns = [name for name in names if name in parquet.schema_arrow.names]
         footer = parquet.metadata
         rows = [footer.row_group(group).num_rows for group in range(footer.num_row_groups)]
         for group in range(file.start, file.stop):
@@ -66,6 +64,8 @@ def _documents(
         ids=_strings(batch, config.columns.id),
         urls=_strings(batch, config.columns.url),
         licences=pc.fill_null(licences, config.licence),
+        dumps=_strings(batch, config.columns.dump),
+        languages=_strings(batch, config.columns.language),
     )
 
 

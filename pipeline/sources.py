@@ -31,6 +31,15 @@ class Columns:
     """The source's own name for a document; free text."""
     url: str | None = None
     licence: str | None = None
+    dump: str | None = None
+    """The crawl or release that a document is from; duplicates may be looked for within one."""
+    language: str | None = None
+    """The human or programming language."""
+
+    def named(self) -> list[str]:
+        """The columns that are asked for, text first."""
+        rest = (self.id, self.url, self.licence, self.dump, self.language)
+        return [self.text, *(name for name in rest if name is not None)]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

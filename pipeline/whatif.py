@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from tokenmill.errors import RecipeError
 from tokenmill.pipeline.corpus import Corpus
 from tokenmill.pipeline.decisions import verdict_of
-from tokenmill.pipeline.duplicates import later_equals
+from tokenmill.pipeline.dedup.exact import later_equals
 from tokenmill.pipeline.filters import (
     EDITING,
     EXACT_DUPLICATE,

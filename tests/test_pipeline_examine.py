@@ -53,7 +53,7 @@ def documents(texts, **columns):
     n = len(texts)
     none = pa.nulls(n, pa.string())
     numbers = np.arange(n)
-    known = {"ids": none, "urls": none, "licences": none} | columns
+    known = dict.fromkeys(("ids", "urls", "licences", "dumps", "languages"), none) | columns
     return Documents(
         pa.array(texts, pa.large_string()), numbers.astype(np.uint64), numbers, **known
     )

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tokenmill.pipeline.duplicates import later_equals
+from tokenmill.pipeline.dedup.exact import later_equals
 from tokenmill.pipeline.pack import GROUP_TOKENS, plan_groups
 from tokenmill.pipeline.packing import pack_rows
 from tokenmill.pipeline.pieces import cut_documents

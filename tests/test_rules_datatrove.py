@@ -80,6 +80,8 @@ def documents(texts, urls=None) -> Documents:
         ids=pa.array([None if row else "first" for row in rows], pa.string()),
         urls=nothing if urls is None else pa.array(urls, pa.string()),
         licences=nothing,
+        dumps=nothing,
+        languages=nothing,
     )
 
 

@@ -18,7 +18,7 @@ import yaml
 from tokenmill.errors import RecipeError
 from tokenmill.loader.config import LoaderConfig
 from tokenmill.pipeline.corpus import Corpus
-from tokenmill.pipeline.duplicates import DedupConfig
+from tokenmill.pipeline.dedup.config import DedupConfig
 from tokenmill.pipeline.edits.config import EditConfig
 from tokenmill.pipeline.filters import FilterConfig
 from tokenmill.pipeline.pack import PackingConfig, RowShape, pack_name

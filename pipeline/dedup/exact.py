@@ -4,10 +4,10 @@ The hashes are dealt to partitions by their first byte, so that a task holds at 
 million documents, 40 bytes each. Texts are not read; a 128-bit hash stands for them (a chance of
 about 1e-21 for a false pair among a billion).
 
-    removals/00000.arrow        doc_id, duplicate_of; sorted by doc_id
+    removals/exact_duplicate/00000.arrow
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,28 +16,25 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from tokenmill.pipeline.dedup.steps import (
+    MilledUnit,
+    Removals,
+    RunStage,
+    Step,
+    removals_batch,
+    removals_path,
+)
+from tokenmill.pipeline.filters import EXACT_DUPLICATE
 from tokenmill.pipeline.outputs import Tables
-from tokenmill.pipeline.receipts import Receipt, begin, finish
-from tokenmill.pipeline.signatures import SignatureConfig
+from tokenmill.pipeline.receipts import Receipt, begin, finish, paths
 from tokenmill.shards.arrays import as_numpy
 
 VERSION = 1
 PARTITION_DOCUMENTS = 16_000_000
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DedupConfig:
-    """Which duplicates leave."""
-
-    exact: bool = True
-    """Documents whose cleaned text is equal to an earlier one's, byte by byte."""
-    signatures: SignatureConfig | None = None
-    """MinHash signatures that the mill stores of kept documents, to find near duplicates by; null:
-    none."""
-
-
 @dataclass(frozen=True, slots=True)
-class DedupTask:
+class ExactTask:
     """The hashes of one partition, over all units."""
 
     run: Path
@@ -48,7 +45,7 @@ class DedupTask:
     upstream: tuple[str, ...]
     """The keys of the mill receipts, in the order of the plan."""
 
-    stage: ClassVar[str] = "dedup"
+    stage: ClassVar[str] = "exact"
 
     @property
     def name(self) -> str:
@@ -63,17 +60,27 @@ class DedupTask:
         }
 
 
-def find_duplicates(task: DedupTask) -> Receipt:
+def exact_duplicates(run: Path, stage: RunStage, units: Sequence[MilledUnit]) -> Step:
+    """Find the documents whose text is an earlier one's."""
+    documents = sum(unit.receipt.counts.get("documents", 0) for unit in units)
+    num = min(256, max(1, -(-documents // PARTITION_DOCUMENTS)))
+    files = tuple(path for unit in units for path in paths(unit.receipt, "tokens-"))
+    keys = tuple(unit.receipt.key for unit in units)
+    tasks = [ExactTask(run, number, num, files, keys) for number in range(num)]
+    receipts = stage("exact", find_exact_duplicates, tasks)
+    outputs = [output for receipt in receipts.values() for output in receipt.outputs]
+    return Step(EXACT_DUPLICATE, removals=tuple(outputs))
+
+
+def find_exact_duplicates(task: ExactTask) -> Receipt:
     """Write the removals of one partition, and its receipt."""
     started = begin(task)
     doc_ids, high, low = _hashes_of_partition(task)
     removed, kept = later_equals(high, low)
-    by_id = np.argsort(doc_ids[removed])
-    batch = pa.RecordBatch.from_pydict(
-        {"doc_id": doc_ids[removed][by_id], "duplicate_of": doc_ids[kept][by_id]}
-    )
+    equal = np.ones(len(removed), np.float32)
+    batch = removals_batch(Removals(doc_ids[removed], doc_ids[kept], equal))
     with Tables(task.run) as tables:
-        tables.append(removals_path(task.run, task.partition), batch)
+        tables.append(removals_path(task.run, EXACT_DUPLICATE, task.partition), batch)
     return finish(
         task, tables.described(), {"documents": len(doc_ids), "removed": len(removed)}, started
     )
@@ -90,43 +97,11 @@ def later_equals(
     return order[~starts], first[~starts]
 
 
-def num_partitions(num_documents: int) -> int:
-    return min(256, max(1, -(-num_documents // PARTITION_DOCUMENTS)))
-
-
-def removals_path(run: Path, partition: int) -> Path:
-    return run / "removals" / f"{partition:05d}.arrow"
-
-
-def open_removals(paths: list[Path]) -> list[tuple[NDArray[np.uint64], NDArray[np.uint64]]]:
-    """(removed, rising; the document that stands for each) of each partition, mapped from disk."""
-    batches = [pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0) for path in paths]
-    return [(as_numpy(batch["doc_id"]), as_numpy(batch["duplicate_of"])) for batch in batches]
-
-
-def find_removed(
-    partitions: list[tuple[NDArray[np.uint64], NDArray[np.uint64]]], doc_ids: NDArray[np.uint64]
-) -> tuple[NDArray[np.bool_], NDArray[np.uint64]]:
-    """(documents,) which were removed, and (documents,) what stands for those.
-
-    Only the pages around a unit's own ids are read, however many removals there are.
-    """
-    is_removed = np.zeros(len(doc_ids), np.bool_)
-    original = doc_ids.copy()
-    for removed, kept in partitions:
-        place = np.searchsorted(removed, doc_ids)
-        hit = np.flatnonzero(place < len(removed))
-        hit = hit[removed[place[hit]] == doc_ids[hit]]
-        is_removed[hit] = True
-        original[hit] = kept[place[hit]]
-    return is_removed, original
-
-
 _NONE = np.zeros(0, np.uint64)
 
 
 def _hashes_of_partition(
-    task: DedupTask,
+    task: ExactTask,
 ) -> tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.uint64]]:
     found = [_NONE], [_NONE], [_NONE]
     for doc_ids, hashes in _hashes(task):
@@ -138,7 +113,7 @@ def _hashes_of_partition(
     return doc_ids, high, low
 
 
-def _hashes(task: DedupTask) -> Iterator[tuple[NDArray[np.uint64], NDArray[np.uint8]]]:
+def _hashes(task: ExactTask) -> Iterator[tuple[NDArray[np.uint64], NDArray[np.uint8]]]:
     for path in task.token_files:
         reader = pa.ipc.open_file(pa.memory_map(str(task.run / path)))
         for index in range(reader.num_record_batches):
