@@ -24,6 +24,25 @@ NO_TOKENS = "no_tokens"
 """The reason of a document of which nothing is left."""
 EXACT_DUPLICATE = "exact_duplicate"
 """The reason of a document whose text is another's."""
+URL_DUPLICATE = "url_duplicate"
+"""The reason of a document whose address is an earlier one's."""
+NEAR_DUPLICATE = "near_duplicate"
+"""The reason of a document that is nearly another's text."""
+REPEATED_TEXT = "repeated_text"
+"""The reason of a document of which spans that stand elsewhere leave too little."""
+EVALUATION_TEXT = "evaluation_text"
+"""The reason of a document that holds an item of an evaluation set."""
+RETRACTED = "retracted"
+"""The reason of a document that was taken back after a build, or whose duplicate was."""
+STEP_REASONS = (
+    EXACT_DUPLICATE,
+    URL_DUPLICATE,
+    NEAR_DUPLICATE,
+    REPEATED_TEXT,
+    EVALUATION_TEXT,
+    RETRACTED,
+)
+"""What comes after the mill, in the order in which it decides."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,7 +94,7 @@ def rules_of(filters: FilterConfig, kind: Kind | None = None) -> dict[str, Rule]
 
 def waterfall_order(filters: FilterConfig, found: Sequence[str]) -> list[str]:
     """All reasons that a run can give, in the order in which they decide; those found besides come
-    before the last two."""
+    before those that follow the mill."""
     known = [reason_name(name, check) for name, check, _ in active_checks(rules_of(filters))]
-    last = [NO_TOKENS, EXACT_DUPLICATE]
+    last = [NO_TOKENS, *STEP_REASONS]
     return [*known, *sorted(set(found) - {*known, *last}), *last]

@@ -72,12 +72,10 @@ class MillTask:
     @property
     def parts(self) -> dict[str, Any]:
         files = [(f.name, f.file.sha256, f.first_id, f.start, f.stop) for f in self.unit.files]
-        source = self.source
-        columns = [source.kind, source.format, source.columns, source.licence]
         return {
             "stage": VERSION,
             "input": files,
-            "source": [*columns, source.max_document_bytes],
+            "source": self.source.reading(),
             "filters": self.filters,
             "edits": self.edits,
             "assets": self.assets,

@@ -8,17 +8,22 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from tokenmill.errors import RecipeError, SourceError
 
 Kind = Literal["web", "code", "science"]
-Format = Literal["parquet", "jsonl", "files"]
+Format = Literal["parquet", "jsonl", "files", "warc", "wet", "jats", "latex", "tokens"]
 
 PATTERNS: dict[Format, tuple[str, ...]] = {
     "parquet": ("*.parquet",),
     "jsonl": ("*.jsonl", "*.jsonl.gz", "*.jsonl.zst", "*.json.gz", "*.json.zst"),
     "files": ("*",),
+    "warc": ("*.warc", "*.warc.gz"),
+    "wet": ("*.wet", "*.wet.gz"),
+    "jats": ("*.xml", "*.nxml", "*.tar", "*.tar.gz", "*.tgz"),
+    "latex": ("*.tex", "*.tar", "*.tar.gz", "*.tgz"),
+    "tokens": ("*.ds", "*.bin", "*.parquet"),
 }
 
 
@@ -64,6 +69,10 @@ class SourceConfig:
                 raise RecipeError(f"patterns: {pattern!r} is no name of a file, with * and ?")
         if self.max_document_bytes < 1:
             raise RecipeError(f"max_document_bytes must be positive, got {self.max_document_bytes}")
+
+    def reading(self) -> list[Any]:
+        """All settings that decide which documents come out of a file's bytes."""
+        return [self.kind, self.format, self.columns, self.licence, self.max_document_bytes]
 
 
 @dataclass(frozen=True, slots=True)
