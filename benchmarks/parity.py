@@ -52,7 +52,8 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=multiprocessing.cpu_count())
     arguments = parser.parse_args()
     recipe = load_recipe(arguments.recipe, arguments.set)
-    texts = (text for batch in source_texts(recipe.sources, []) for text in batch.to_pylist())
+    batches = source_texts(recipe.sources, Path(), [])
+    texts = (text for batch in batches for text in batch.to_pylist())
     chosen = (text for number, text in enumerate(texts) if number % arguments.every == 0)
     differing: Counter[str] = Counter()
     documents = 0

@@ -27,12 +27,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from tokenmill.pipeline.assets import asset_hashes
 from tokenmill.pipeline.build import mill_tasks
 from tokenmill.pipeline.corpus import Corpus
 from tokenmill.pipeline.dedup.config import DedupConfig
 from tokenmill.pipeline.documents import Documents
 from tokenmill.pipeline.edits.config import EditConfig
 from tokenmill.pipeline.examine import Examiner
+from tokenmill.pipeline.fetch.in_turn import DownloadConfig
+from tokenmill.pipeline.fetch.listing import list_source
 from tokenmill.pipeline.filters import FilterConfig
 from tokenmill.pipeline.identify import identify, identify_tasks, input_files
 from tokenmill.pipeline.mill import mill
@@ -43,7 +46,7 @@ from tokenmill.pipeline.rules.fineweb import FineWebRule
 from tokenmill.pipeline.rules.gopher import GopherRule
 from tokenmill.pipeline.rules.language import Language, LanguageRule, model_path
 from tokenmill.pipeline.signatures import SignatureConfig, minhash
-from tokenmill.pipeline.sources import Columns, SourceConfig, list_files
+from tokenmill.pipeline.sources import Columns, SourceConfig
 from tokenmill.shards.table import table
 from tokenmill.tokenizer import load_tokenizer
 from tokenmill.tokenizer.words import Splitter
@@ -236,6 +239,9 @@ def whole_mill(data: Path, column: str, tokenizer: str) -> Iterator[Row]:
         filters=FilterConfig(language=LanguageRule(), **WEB_RULES),
         edits=EditConfig(),
         dedup=DedupConfig(signatures=SignatureConfig()),
+        decontamination=None,
+        retracted=(),
+        downloads=DownloadConfig(),
         packing=PackingConfig(),
         text="keep",
         held_out=0.0,
@@ -249,11 +255,13 @@ def whole_mill(data: Path, column: str, tokenizer: str) -> Iterator[Row]:
         encoder.save(run / "tokenizer")
         files = [
             file
-            for task in identify_tasks(run, "web", list_files("web", source))
+            for task in identify_tasks(run, "web", list_source("web", source))
             for file in input_files(task, identify(task))
         ]
         units, _ = plan_units("web", source, files)
-        tasks = mill_tasks(corpus, run, units, encoder.sha256)
+        tasks = mill_tasks(
+            corpus, run, units, encoder.special, asset_hashes(corpus.filters, corpus.edits)
+        )
         receipts = []
         spent = [seconds(lambda task=task: receipts.append(mill(task))) for task in tasks]
         sizes = [receipt.counts["bytes"] / 1e6 for receipt in receipts]

@@ -5,7 +5,7 @@ knows how many tokens the whole step masks, and ranks need not speak to each oth
 for a rank's own rows only.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tokenmill.errors import FormatError
 from tokenmill.loader.batch import Batch
 from tokenmill.loader.config import MaskingConfig
+from tokenmill.loader.hidden import Hidden
 from tokenmill.loader.layout import lay_out, num_sequence_slots
 from tokenmill.loader.masking import NO_TARGET, mask_rows, prepare_masking
 from tokenmill.loader.rows import PackRows, Sequences
@@ -37,11 +38,17 @@ class Assembler:
     """Makes batches of one shape from rows of one pack."""
 
     def __init__(
-        self, pack: PackRows, max_length: int, tokenizer: TokenizerInfo, masking: MaskingConfig
+        self,
+        pack: PackRows,
+        max_length: int,
+        tokenizer: TokenizerInfo,
+        masking: MaskingConfig,
+        hidden: Hidden,
     ) -> None:
         self._pack = pack
         self._max_length = max_length
         self._pad_id = tokenizer.pad_id
+        self._hidden = hidden
         self._masking = prepare_masking(masking, tokenizer)
         self._mask_slots = self._masking.num_slots(pack.row_tokens)
         self._sequence_slots = num_sequence_slots(pack.row_tokens, max_length, pack.max_sequences)
@@ -51,6 +58,8 @@ class Assembler:
     ) -> StepRows:
         """Look up what stands in the rows of a step."""
         sequences = self._pack.sequences(rows)
+        is_hidden = self._hidden.at(step, sequences.doc_ids)
+        sequences = replace(sequences, is_hidden=is_hidden)
         num_targets = self._masking.num_targets(sequences.num_maskable())
         return StepRows(step, rows, mask_keys, sequences, num_targets)
 
@@ -68,13 +77,18 @@ class Assembler:
         input_ids = np.empty(num_rows * row_tokens, np.int32)
         input_ids[len(places) * row_tokens :] = self._pad_id
         self._pack.copy_tokens(step.rows[own], input_ids)
+        hidden = sequences.is_hidden
+        for start, length in zip(
+            sequences.starts(row_tokens)[hidden], sequences.lengths[hidden], strict=True
+        ):
+            input_ids[start : start + length] = self._pad_id
 
         position_ids = np.empty_like(input_ids)
         doc_ids = np.empty(num_rows * self._sequence_slots, np.uint64)
         cu_seqlens = np.empty(len(doc_ids) + 1, np.int32)
         lay_out(
             sequences.lengths,
-            sequences.doc_ids,
+            np.where(hidden, np.uint64(0), sequences.doc_ids),
             sequences.row_ends,
             row_tokens,
             self._max_length,
@@ -95,6 +109,7 @@ class Assembler:
             row_tokens=row_tokens,
             positions=masked_positions,
             targets=targets,
+            is_hidden=hidden,
         )
         if bad_row is not None:
             raise FormatError(
@@ -116,7 +131,7 @@ class Assembler:
             targets=targets,
             doc_ids=doc_ids,
             row_weights=row_weights,
-            num_tokens=int(sequences.lengths.sum(dtype=np.int64)),
+            num_tokens=int(sequences.num_real_tokens().sum()),
             step_targets=int(step.num_targets.sum()),
             pad_id=self._pad_id,
         )

@@ -9,13 +9,15 @@ from tokenmill.shards.table import table
 
 
 def describe_step(run: Path, phase: str, step: int) -> str:
-    """A line for each row of the step: bucket, row, visit, documents. Training is not needed."""
+    """A line for each row of the step: bucket, row, visit, documents, 0 for one that was taken back
+    by then. Training is not needed."""
     with Loader(run, phase, prefetch=0) as loader:
         found = loader.rows_at(step)
         buckets, rows, visits = loader.plan.rows_of(step)
         names = [bucket.name for bucket in loader.plan.buckets]
         (batch,) = loader.batch_at(step)
-    documents = np.split(found.sequences.doc_ids, found.sequences.row_ends[:-1])
+    shown = np.where(found.sequences.is_hidden, np.uint64(0), found.sequences.doc_ids)
+    documents = np.split(shown, found.sequences.row_ends[:-1])
     lines = [
         (f"{names[bucket]}:{row}", str(visit), str(targets), " ".join(map(str, inside)))
         for bucket, row, visit, targets, inside in zip(

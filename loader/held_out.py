@@ -2,7 +2,8 @@
 
 All held-out rows of a subset are one step, so `step_targets` counts the masked tokens of the whole
 subset, and the sum of all batches' losses over it is the held-out loss. Every rank gets the same
-number of batches.
+number of batches. Documents that were taken back (`tokenmill retract`) are padding here at once,
+from whichever step their entries hold.
 """
 
 from collections.abc import Iterator
@@ -15,11 +16,13 @@ from tokenmill.errors import RecipeError
 from tokenmill.loader.assembly import Assembler
 from tokenmill.loader.batch import Batch
 from tokenmill.loader.config import MaskingConfig
+from tokenmill.loader.hidden import Hidden
 from tokenmill.loader.keys import derive_key, extend_keys
 from tokenmill.loader.micro_batches import micro_batch, num_micro_batches
 from tokenmill.loader.rows import PackRows
 from tokenmill.shards.buckets import Buckets
 from tokenmill.shards.manifest import Manifest, read_manifest
+from tokenmill.shards.overlay import read_overlay
 from tokenmill.shards.run import pack_folder, read_run
 
 HELD_OUT_MASKING = MaskingConfig(rate=0.15)
@@ -57,7 +60,9 @@ def held_out_batches(
     chosen = [edges.names.index(bucket) for bucket in edges.of_subset(subset)]
     rows = np.concatenate([pack.rows_of_bucket(bucket) for bucket in chosen])
     keys = [_mask_keys(pack, bucket, seed, manifest, edges) for bucket in chosen]
-    assembler = Assembler(pack, manifest.max_length, info.tokenizer, masking)
+    doc_ids = read_overlay(Path(run), tuple(info.phases)).doc_ids()
+    hidden = Hidden(doc_ids, np.zeros(len(doc_ids), np.int64))
+    assembler = Assembler(pack, manifest.max_length, info.tokenizer, masking, hidden)
     step = assembler.step_rows(0, rows, np.concatenate(keys))
     num_batches = num_micro_batches(len(rows), world_size, micro_batch_rows)
     return (

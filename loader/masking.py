@@ -99,6 +99,7 @@ def mask_rows(
     row_tokens: int,
     positions: NDArray[np.int64],
     targets: NDArray[np.int64],
+    is_hidden: NDArray[np.bool_] | None = None,
 ) -> int | None:
     """Mask rows in place and fill their slots.
 
@@ -111,6 +112,7 @@ def mask_rows(
         num_targets: (rows,) Masking.num_targets of the row's maskable tokens.
         positions: (slots,) zeros; gets the places in input_ids of the tokens taken, rising.
         targets: (slots,) NO_TARGET; gets their own ids.
+        is_hidden: (sequences,) those of which nothing is taken; None: there are none.
 
     Returns:
         None, or the row in which a special or impossible id stands inside a sequence, which is
@@ -120,6 +122,7 @@ def mask_rows(
         input_ids,
         row_keys,
         lengths,
+        np.zeros(len(lengths), np.bool_) if is_hidden is None else is_hidden,
         row_ends,
         num_targets,
         row_tokens,
@@ -144,10 +147,11 @@ def _token_hash(row_key: np.uint64, position: np.uint64) -> np.uint64:
     return mixed ^ (mixed >> np.uint64(31))
 
 
-@compiled("int64(uint64, int32[::1], uint64[::1], int64[::1])")
+@compiled("int64(uint64, int32[::1], boolean[::1], uint64[::1], int64[::1])")
 def _rank_row(
     row_key: np.uint64,
     lengths: NDArray[np.int32],
+    is_hidden: NDArray[np.bool_],
     ranks: NDArray[np.uint64],
     bins: NDArray[np.int64],
 ) -> int:
@@ -159,8 +163,10 @@ def _rank_row(
     bins[:] = 0
     num_maskable = 0
     start = 0
-    for length in lengths:
-        for position in range(start + 1, start + length - 1):
+    for sequence in range(len(lengths)):
+        length = int(lengths[sequence])
+        stop = start if is_hidden[sequence] else start + length - 1
+        for position in range(start + 1, stop):
             place = np.uint64(position)
             rank = (_token_hash(row_key, place) & _HIGH) | place
             ranks[num_maskable] = rank
@@ -191,13 +197,14 @@ def _largest_taken(
 
 
 @compiled(
-    "int64(int32[::1], uint64[::1], int32[::1], int64[::1], int64[::1], int64, int64, int32,"
-    " uint64, uint64, int32[::1], boolean[::1], int64[::1], int64[::1])"
+    "int64(int32[::1], uint64[::1], int32[::1], boolean[::1], int64[::1], int64[::1], int64, int64,"
+    " int32, uint64, uint64, int32[::1], boolean[::1], int64[::1], int64[::1])"
 )
 def _mask_rows(
     input_ids: NDArray[np.int32],
     row_keys: NDArray[np.uint64],
     lengths: NDArray[np.int32],
+    is_hidden: NDArray[np.bool_],
     row_ends: NDArray[np.int64],
     num_targets: NDArray[np.int64],
     row_tokens: int,
@@ -215,11 +222,13 @@ def _mask_rows(
     bins = np.empty(1 << _BIN_BITS, np.int64)
     first_sequence = 0
     for row in range(len(row_keys)):
-        row_lengths = lengths[first_sequence : row_ends[row]]
+        sequences = slice(first_sequence, row_ends[row])
         first_sequence = row_ends[row]
         if num_targets[row] == 0:
             continue
-        num_maskable = _rank_row(row_keys[row], row_lengths, ranks, bins)
+        num_maskable = _rank_row(
+            row_keys[row], lengths[sequences], is_hidden[sequences], ranks, bins
+        )
         largest = _largest_taken(ranks[:num_maskable], bins, num_targets[row], scratch)
         num_taken = 0
         for rank in ranks[:num_maskable]:

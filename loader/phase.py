@@ -4,6 +4,7 @@ import numpy as np
 
 from tokenmill.loader.assembly import Assembler, StepRows
 from tokenmill.loader.batch import Batch
+from tokenmill.loader.hidden import Hidden
 from tokenmill.loader.keys import derive_key, extend_keys
 from tokenmill.loader.micro_batches import micro_batch, num_micro_batches
 from tokenmill.loader.plan import PhasePlan
@@ -22,7 +23,11 @@ class Phase:
         self._bucket_starts = np.zeros(len(names), np.int64)
         self._bucket_starts[read] = self._rows.bucket_starts[:-1]
         self._assembler = Assembler(
-            self._rows, plan.manifest.max_length, plan.tokenizer, plan.config.masking
+            self._rows,
+            plan.manifest.max_length,
+            plan.tokenizer,
+            plan.config.masking,
+            Hidden(*plan.overlay.first_steps(plan.phases, plan.name)),
         )
         seed, pack = plan.config.seed, plan.manifest.pack
         self._mask_keys = np.array(

@@ -5,8 +5,8 @@
 
 Position j of a bucket of N rows is its visit j // N, and there the row at place j % N of that
 visit's own permutation; so no row comes again before its bucket was seen whole. A phase over a pack
-that an earlier phase has read goes on where that one ends. Nothing is read but run.json and the
-manifest, and nothing is remembered.
+that an earlier phase has read goes on where that one ends. Nothing is read but run.json, the
+manifest and the overlay, and nothing is remembered.
 """
 
 from dataclasses import dataclass
@@ -22,6 +22,7 @@ from tokenmill.loader.mixture import BucketSize, bucket_weights, counts
 from tokenmill.loader.order import rows_at
 from tokenmill.shards.buckets import Buckets
 from tokenmill.shards.manifest import Manifest, read_manifest
+from tokenmill.shards.overlay import Overlay, read_overlay
 from tokenmill.shards.run import PhaseInfo, RunInfo, TokenizerInfo, pack_folder, read_run
 from tokenmill.shards.settings import read_settings
 
@@ -44,6 +45,10 @@ class PhasePlan:
     rows_per_step: int
     num_steps: int
     """How long the phase is. The order goes on beyond it."""
+    phases: tuple[str, ...]
+    """All of the run, in the order in which they are trained."""
+    overlay: Overlay
+    """What was taken back after the build."""
 
     def counts_until(self, step: int) -> tuple[int, ...]:
         """(buckets,) rows read before this step, with those of earlier phases."""
@@ -93,11 +98,17 @@ def read_plan(run: Path, phase: str) -> PhasePlan:
             f"{manifest.tokenizer_sha256[:12]}, the run has {info.tokenizer.sha256[:12]}. "
             "Build the run again."
         )
-    return _plan(info, phase, folder, manifest, _bucket_sizes(manifest))
+    overlay = read_overlay(run, tuple(info.phases))
+    return _plan(info, phase, folder, manifest, _bucket_sizes(manifest), overlay)
 
 
 def _plan(
-    info: RunInfo, phase: str, folder: Path, manifest: Manifest, buckets: tuple[BucketSize, ...]
+    info: RunInfo,
+    phase: str,
+    folder: Path,
+    manifest: Manifest,
+    buckets: tuple[BucketSize, ...],
+    overlay: Overlay,
 ) -> PhasePlan:
     """Walk through the phases over one pack up to the one wanted."""
     counts_before: tuple[int, ...] = (0,) * len(buckets)
@@ -118,6 +129,8 @@ def _plan(
             counts_before=counts_before,
             rows_per_step=rows_per_step,
             num_steps=_num_steps(settings, rows_per_step * manifest.row_tokens),
+            phases=tuple(info.phases),
+            overlay=overlay,
         )
         first = first or plan
         if config.seed != first.config.seed:

@@ -12,6 +12,7 @@ the row's size here, once, so that the compiled code behind may trust it.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,23 +32,44 @@ class Sequences:
     """(sequences,)"""
     row_ends: NDArray[np.int64]
     """(rows,) the number of sequences up to and with each row."""
+    is_hidden: NDArray[np.bool_]
+    """(sequences,) of documents that were taken back: padding to those who read the row."""
 
     def of_rows(self, places: range) -> "Sequences":
         """The sequences of consecutive rows."""
         ends = self.row_ends[places.start : places.stop]
         first = int(self.row_ends[places.start - 1]) if places.start else 0
         last = int(ends[-1]) if len(ends) else first
-        return Sequences(self.lengths[first:last], self.doc_ids[first:last], ends - first)
+        return Sequences(
+            self.lengths[first:last],
+            self.doc_ids[first:last],
+            ends - first,
+            self.is_hidden[first:last],
+        )
+
+    def starts(self, row_tokens: int) -> NDArray[np.int64]:
+        """(sequences,) where each begins in the tokens of these rows."""
+        counts = np.diff(self.row_ends, prepend=0)
+        before = np.cumsum(self.lengths, dtype=np.int64) - self.lengths
+        of_row = np.concatenate([before, [0]])[self.row_ends - counts]
+        rows = np.repeat(np.arange(len(counts)), counts)
+        starts: NDArray[np.int64] = rows * row_tokens + before - of_row[rows]
+        return starts
 
     def num_real_tokens(self) -> NDArray[np.int64]:
         """(rows,) tokens of each row that are not padding."""
-        ends = np.concatenate([[0], np.cumsum(self.lengths, dtype=np.int64)])[self.row_ends]
-        return np.diff(ends, prepend=0)
+        return self._by_row(np.where(self.is_hidden, 0, self.lengths))
 
     def num_maskable(self) -> NDArray[np.int64]:
         """(rows,) tokens that are neither padding nor the first or last of their sequence."""
-        num_special: NDArray[np.int64] = 2 * np.diff(self.row_ends, prepend=0)
+        num_special: NDArray[np.int64] = 2 * self._by_row(~self.is_hidden)
         return self.num_real_tokens() - num_special
+
+    def _by_row(self, values: NDArray[Any]) -> NDArray[np.int64]:
+        """(rows,) the sums of values of sequences."""
+        sums = np.concatenate([[0], np.cumsum(values, dtype=np.int64)])
+        by_row: NDArray[np.int64] = np.diff(sums[self.row_ends], prepend=0)
+        return by_row
 
 
 class PackRows:
@@ -91,6 +113,7 @@ class PackRows:
             np.concatenate([*lengths, np.empty(0, np.int32)]),
             np.concatenate([*doc_ids, np.empty(0, np.uint64)]),
             np.cumsum(counts, dtype=np.int64),
+            np.zeros(sum(counts), np.bool_),
         )
         self._check(rows, found)
         return found

@@ -5,26 +5,49 @@ decided by the inputs and the settings alone, so that a build that was killed an
 end with the same root.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 from tokenmill.pipeline.assets import asset_hashes
 from tokenmill.pipeline.corpus import OWN_FOLDERS, Corpus, check_disk
-from tokenmill.pipeline.dedup.exact import exact_duplicates
+from tokenmill.pipeline.decontaminate.items import find_files
+from tokenmill.pipeline.decontaminate.step import evaluation_text
+from tokenmill.pipeline.dedup.duplicates import duplicate_steps
 from tokenmill.pipeline.dedup.steps import MilledUnit, Step
 from tokenmill.pipeline.engine import Engine
 from tokenmill.pipeline.examine import Examiner
+from tokenmill.pipeline.fetch.in_turn import (
+    fetch_tasks,
+    in_groups,
+    let_go,
+    remove_unfinished,
+)
+from tokenmill.pipeline.fetch.listing import list_source
+from tokenmill.pipeline.fetch.peek import open_remote
+from tokenmill.pipeline.fetch.stage import (
+    OPENED,
+    FetchTask,
+    PlanTask,
+    are_there,
+    fetch,
+    fetched_files,
+    known_plan,
+    plan_fetched,
+)
 from tokenmill.pipeline.finish import Built, Stages, finish_run
 from tokenmill.pipeline.identify import identify, identify_tasks, input_files
 from tokenmill.pipeline.lock import locked
-from tokenmill.pipeline.mill import MillTask, mill
+from tokenmill.pipeline.mill import MillTask
+from tokenmill.pipeline.mill_tokens import TokensTask, mill_unit
 from tokenmill.pipeline.pack import PackTask, RowShape, pack, pack_name, plan_groups
 from tokenmill.pipeline.plan import Unit, Unreadable, check_columns, check_ids, plan_units
 from tokenmill.pipeline.progress import show_progress
 from tokenmill.pipeline.receipts import Receipt, Task, find_receipt, paths, sweep
+from tokenmill.pipeline.retracted import retracted, retracted_documents
+from tokenmill.pipeline.sample import Draw, Sample, draw
 from tokenmill.pipeline.settle import SettleTask, settle
-from tokenmill.pipeline.sources import list_files, refuse_own_outputs
+from tokenmill.pipeline.sources import InputFile, SourceConfig, SourceFile, refuse_own_outputs
 from tokenmill.shards.files import remove_parts, write_whole
 from tokenmill.shards.listing import Output
 from tokenmill.shards.run import TokenizerInfo
@@ -33,13 +56,26 @@ from tokenmill.tokenizer.words import Splitter
 
 T = TypeVar("T", bound=Task)
 
+Listed = Mapping[str, Sequence[SourceFile]]
+"""The files of each source."""
+PEEKED_FILES = 8
+"""Remote files whose columns are looked at before any is fetched."""
 
-def build(corpus: Corpus, run: Path, engine: Callable[[], Engine], *, recipe: str = "") -> Built:
+
+def build(
+    corpus: Corpus,
+    run: Path,
+    engine: Callable[[], Engine],
+    *,
+    recipe: str = "",
+    sample: Sample | None = None,
+) -> Built:
     """Bring a run to its end, from wherever it stands.
 
     Args:
         engine: starts the engine; called once the settings and inputs are known to be sound.
         recipe: the resolved recipe, kept in the run for people.
+        sample: which share of the corpus it is; None: all. See sample_run.py.
 
     Raises:
         TokenmillError: a setting, an input, the disk or the run stands in the way.
@@ -48,10 +84,11 @@ def build(corpus: Corpus, run: Path, engine: Callable[[], Engine], *, recipe: st
         # Refused before a finished run is touched: all that shows without reading the inputs.
         encoder = load_tokenizer(corpus.tokenizer)
         special = encoder.special
-        listed = {name: list_files(name, source) for name, source in corpus.sources.items()}
+        listed = {name: list_source(name, source) for name, source in corpus.sources.items()}
         refuse_own_outputs(run, listed)
         check_inputs(corpus, listed)
-        check_disk(corpus, run, listed)
+        if not sample:
+            check_disk(corpus, run, listed)
         started = engine()
         try:
             remove_parts(run, OWN_FOLDERS)
@@ -59,12 +96,12 @@ def build(corpus: Corpus, run: Path, engine: Callable[[], Engine], *, recipe: st
                 (run / name).unlink(missing_ok=True)
             write_whole(run / "recipe.yaml", recipe.encode())
             encoder.save(run / "tokenizer")
-            return _Build(corpus, run, started, special).run_stages(listed)
+            return _Build(corpus, run, started, special, sample).run_stages(listed)
         finally:
             started.close()
 
 
-def check_inputs(corpus: Corpus, listed: Mapping[str, list[tuple[str, Path]]]) -> None:
+def check_inputs(corpus: Corpus, listed: Listed) -> None:
     """Refuse rules and columns that a worker would stumble over, before anything is read.
 
     Raises:
@@ -73,52 +110,162 @@ def check_inputs(corpus: Corpus, listed: Mapping[str, list[tuple[str, Path]]]) -
     """
     for kind in sorted({source.kind for source in corpus.sources.values()}):
         Examiner(corpus.filters, corpus.edits, kind, Splitter().split)
+    if corpus.decontamination:
+        find_files(corpus.decontamination.sets)
     for name, files in listed.items():
-        check_columns(name, corpus.sources[name], files)
+        check_columns(name, corpus.sources[name], _openable(corpus.sources[name], files))
+
+
+def _openable(
+    config: SourceConfig, files: Sequence[SourceFile]
+) -> Iterator[tuple[str, Path | BinaryIO]]:
+    """Files to look into: all of this machine, some of those that would have to come first."""
+    yield from ((file.name, Path(file.address)) for file in files if not file.remote)
+    far = [file for file in files if file.remote][:PEEKED_FILES]
+    yield from ((file.name, open_remote(file, config.storage_options)) for file in far)
 
 
 class _Build:
     """One build, stage by stage; holds what all stages need."""
 
-    def __init__(self, corpus: Corpus, run: Path, engine: Engine, special: TokenizerInfo) -> None:
+    def __init__(
+        self,
+        corpus: Corpus,
+        run: Path,
+        engine: Engine,
+        special: TokenizerInfo,
+        sample: Sample | None,
+    ) -> None:
         self.corpus, self.run, self.engine, self.special = corpus, run, engine, special
+        self.sample = sample
+        self.assets = asset_hashes(corpus.filters, corpus.edits)
+        self.draws: dict[str, Draw] = {}
+        """By source, where there is a sample."""
 
-    def run_stages(self, listed: Mapping[str, list[tuple[str, Path]]]) -> Built:
+    def run_stages(self, listed: Listed) -> Built:
+        if self.sample:
+            listed = self.draw(listed, self.sample)
         units, unreadable = self.plan(listed)
-        milled = self.stage(
-            "mill", mill, mill_tasks(self.corpus, self.run, units, self.special.sha256)
-        )
+        milled = self.stage("mill", mill_unit, self.mill_tasks(units))
         of_units = [MilledUnit(unit, milled[unit.name]) for unit in units]
         steps = self.steps(of_units)
         settled = self.settle(of_units, steps)
         packed = {shape: self.pack(units, milled, settled, shape) for shape in self.corpus.shapes}
         return finish_run(
-            self.corpus, self.run, self.special, Stages(milled, settled, packed), unreadable
+            self.corpus,
+            self.run,
+            self.special,
+            Stages(units, milled, settled, packed),
+            unreadable,
+            self.draws,
         )
 
-    def plan(
-        self, listed: Mapping[str, list[tuple[str, Path]]]
-    ) -> tuple[list[Unit], list[Unreadable]]:
-        tasks = [
+    def draw(self, listed: Listed, sample: Sample) -> Listed:
+        """The files of the sample; `draws` says which of their units, and what they stand for."""
+        for name, source in self.corpus.sources.items():
+            self.draws[name] = draw(name, source, listed[name], sample)
+        return {name: drawn.files for name, drawn in self.draws.items()}
+
+    def plan(self, listed: Listed) -> tuple[list[Unit], list[Unreadable]]:
+        """The units of all sources in their order, and the files that cannot be opened."""
+        near = [
             task for name, files in listed.items() for task in identify_tasks(self.run, name, files)
         ]
-        receipts = self.stage("fetch", identify, tasks)
+        receipts = self.stage("identify", identify, near)
+        far = self.fetch(listed)
         units: list[Unit] = []
         unreadable: list[Unreadable] = []
         for name, source in self.corpus.sources.items():
-            mine = [task for task in tasks if task.source == name]
-            files = [file for task in mine for file in input_files(task, receipts[task.name])]
-            planned, broken = plan_units(name, source, files)
-            units += planned
-            unreadable += broken
+            files = [
+                file
+                for task in near
+                if task.source == name
+                for file in input_files(task, receipts[task.name])
+            ]
+            mine = [task for task in far if task.source == name]
+            if source.format not in OPENED:
+                files += [file for task in mine for file in self.fetched(task)]
+                mine = []
+            files.sort(key=lambda file: file.name)
+            for planned, broken in (
+                plan_units(name, source, files),
+                *(self.known_units(task) or ([], []) for task in mine),
+            ):
+                units += planned
+                unreadable += broken
         check_ids(units)
+        if self.draws:
+            units = [unit for unit in units if self.draws[unit.source].has(unit)]
         return units, unreadable
+
+    def fetch(self, listed: Listed) -> list[FetchTask]:
+        """Have what is remote and not milled yet; where files do not stay, mill it too.
+
+        Returns:
+            All tasks; afterwards the units of each are known, and milled or at hand.
+        """
+        tasks = [
+            task
+            for name, source in self.corpus.sources.items()
+            for task in fetch_tasks(
+                self.run, name, source, [file for file in listed[name] if file.remote]
+            )
+        ]
+        for stage in ("fetch", "plan"):
+            sweep(self.run, stage, [task.name for task in tasks])
+        todo = [task for task in tasks if not self.is_milled(task)]
+        for group in in_groups(todo, self.corpus.downloads):
+            absent = [task for task in group if not are_there(self.fetched(task))]
+            self.work("fetch", fetch, absent, num_done=len(group) - len(absent))
+            for task in group:
+                if self.known_units(task) is None:
+                    plan_fetched(self.plan_task(task))
+            if self.corpus.downloads.keep == "none":
+                self.work("mill", mill_unit, [t for task in group for t in self.to_mill(task)])
+                let_go(group)
+        remove_unfinished(self.run)
+        if self.corpus.downloads.keep == "none":
+            let_go(tasks)
+        return tasks
+
+    def fetched(self, task: FetchTask) -> list[InputFile]:
+        """What is known of a task's files; nothing before they have come once."""
+        receipt = find_receipt(task)
+        return fetched_files(task, receipt) if receipt else []
+
+    def plan_task(self, task: FetchTask) -> PlanTask:
+        config = self.corpus.sources[task.source]
+        return PlanTask(self.run, task.name, task.source, config, tuple(self.fetched(task)))
+
+    def known_units(self, task: FetchTask) -> tuple[list[Unit], list[Unreadable]] | None:
+        """The units of a task's files by the receipts alone."""
+        return known_plan(self.plan_task(task)) if find_receipt(task) else None
+
+    def is_milled(self, task: FetchTask) -> bool:
+        known = self.known_units(task)
+        return known is not None and not self.to_mill(task)
+
+    def to_mill(self, task: FetchTask) -> list[MillTask | TokensTask]:
+        """What the mill still has to do for a task's files."""
+        units, _ = self.known_units(task) or ([], [])
+        if self.draws:
+            units = [unit for unit in units if self.draws[unit.source].has(unit)]
+        return [
+            mill_task for mill_task in self.mill_tasks(units) if find_receipt(mill_task) is None
+        ]
+
+    def mill_tasks(self, units: Sequence[Unit]) -> list[MillTask | TokensTask]:
+        return mill_tasks(self.corpus, self.run, units, self.special, self.assets, self.draws)
 
     def steps(self, units: Sequence[MilledUnit]) -> tuple[Step, ...]:
         """Duplicates and the like, in the order in which they decide."""
-        steps: list[Step] = []
-        if self.corpus.dedup.exact:
-            steps.append(exact_duplicates(self.run, self.stage, units))
+        steps = duplicate_steps(self.run, self.stage, units, self.corpus.dedup)
+        if self.corpus.decontamination:
+            config = self.corpus.decontamination
+            steps.append(evaluation_text(self.run, self.stage, config, units, steps))
+        doc_ids = retracted_documents(self.run, self.corpus.retracted)
+        if len(doc_ids):
+            steps.append(retracted(self.run, self.stage, doc_ids, steps))
         return tuple(steps)
 
     def settle(self, units: Sequence[MilledUnit], steps: tuple[Step, ...]) -> dict[str, Receipt]:
@@ -183,28 +330,51 @@ class _Build:
             return {}
         receipts = {task.name: find_receipt(task) for task in tasks}
         todo = [task for task in tasks if receipts[task.name] is None]
-        done = self.engine.run(function, todo)
-        shown = show_progress(stage, len(todo), len(tasks) - len(todo), done)
-        receipts |= {receipt.name: receipt for receipt in shown}
+        done = self.work(stage, function, todo, num_done=len(tasks) - len(todo))
+        receipts |= {receipt.name: receipt for receipt in done}
         return {name: receipt for name, receipt in receipts.items() if receipt is not None}
+
+    def work(
+        self, stage: str, function: Callable[[T], Receipt], todo: Sequence[T], num_done: int = 0
+    ) -> list[Receipt]:
+        """Do some tasks of a stage, whatever becomes of the others."""
+        done = self.engine.run(function, todo)
+        return list(show_progress(stage, len(todo), num_done, done))
 
 
 def mill_tasks(
-    corpus: Corpus, run: Path, units: Sequence[Unit], tokenizer_sha256: str
-) -> list[MillTask]:
-    """What the mill has to do for each unit, in the order of the plan."""
-    assets = asset_hashes(corpus.filters, corpus.edits)
-    return [
-        MillTask(
-            run=run,
-            unit=unit,
-            source=corpus.sources[unit.source],
-            filters=corpus.filters,
-            edits=corpus.edits,
-            assets=assets,
-            signatures=corpus.dedup.signatures,
-            text=corpus.text,
-            tokenizer_sha256=tokenizer_sha256,
+    corpus: Corpus,
+    run: Path,
+    units: Sequence[Unit],
+    tokenizer: TokenizerInfo,
+    assets: Mapping[str, str],
+    draws: Mapping[str, Draw] | None = None,
+) -> list[MillTask | TokensTask]:
+    """What the mill has to do for each unit, in the order of the plan.
+
+    Args:
+        assets: what asset_hashes says of the corpus; models are large, so it is asked once.
+        draws: what was drawn of each source; None: everything.
+    """
+    tasks: list[MillTask | TokensTask] = []
+    for unit in units:
+        source = corpus.sources[unit.source]
+        sample = draws[unit.source].documents if draws else None
+        if source.format == "tokens":
+            tasks.append(TokensTask(run, unit, source, tokenizer, corpus.tokenizer, sample))
+            continue
+        tasks.append(
+            MillTask(
+                run=run,
+                unit=unit,
+                source=source,
+                filters=corpus.filters,
+                edits=corpus.edits,
+                assets=assets,
+                signatures=corpus.dedup.signatures,
+                text=corpus.text,
+                tokenizer_sha256=tokenizer.sha256,
+                sample=sample,
+            )
         )
-        for unit in units
-    ]
+    return tasks

@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tokenmill.errors import RunError
+from tokenmill.pipeline.decontaminate.config import DecontaminationConfig
 from tokenmill.pipeline.dedup.config import DedupConfig
 from tokenmill.pipeline.edits.config import EditConfig
+from tokenmill.pipeline.fetch.in_turn import DownloadConfig
+from tokenmill.pipeline.fetch.limit import parse_bytes
 from tokenmill.pipeline.filters import FilterConfig
 from tokenmill.pipeline.pack import PackingConfig, RowShape
-from tokenmill.pipeline.sources import SourceConfig
+from tokenmill.pipeline.sources import SourceConfig, SourceFile
 from tokenmill.shards.listing import FOLDERS
 from tokenmill.shards.run import PhaseInfo
 
@@ -23,7 +26,9 @@ TEXT_SHARE = 0.4
 """Bytes of zstd parquet for a byte of text."""
 
 
-OWN_FOLDERS = ("receipts", "milled", "removals", "spans", "words", *FOLDERS)
+OWN_FOLDERS = (
+    "receipts", "milled", "removals", "spans", "dedup", "decontamination", "words", *FOLDERS,
+)  # fmt: skip
 """The folders of a run that a build writes into."""
 
 
@@ -37,36 +42,44 @@ class Corpus:
     filters: FilterConfig
     edits: EditConfig
     dedup: DedupConfig
+    decontamination: DecontaminationConfig | None
+    retracted: tuple[str, ...]
+    """Files of documents that are left out, with their duplicates."""
     packing: PackingConfig
     text: Literal["keep", "drop"]
     held_out: float
     shapes: tuple[RowShape, ...]
     """Of the phases' rows; each once."""
+    downloads: DownloadConfig
     phases: dict[str, PhaseInfo]
     """For run.json; the pipeline does not read them."""
     training: dict[str, Any]
 
 
-def check_disk(corpus: Corpus, run: Path, listed: Mapping[str, Sequence[tuple[str, Path]]]) -> int:
+def check_disk(corpus: Corpus, run: Path, listed: Mapping[str, Sequence[SourceFile]]) -> int:
     """About how many bytes the run will take at most.
 
     Raises:
         RunError: the disk has not that much left beyond what the run holds already.
     """
-    text = 0
+    text = coming = 0
     for name, files in listed.items():
         packed = corpus.sources[name].format == "parquet"
-        for file, path in files:
-            dense = packed or file.endswith((".gz", ".zst"))
-            text += path.stat().st_size * (COMPRESSION if dense else 1)
+        for file in files:
+            dense = packed or file.name.endswith((".gz", ".zst"))
+            text += (file.bytes or 0) * (COMPRESSION if dense else 1)
+            coming += (file.bytes or 0) if file.remote else 0
     kept_text = TEXT_SHARE if corpus.text == "keep" else 0.0
-    needed = int(text * (TOKEN_SHARE * (1 + len(corpus.shapes)) + kept_text))
-    own = [path for folder in OWN_FOLDERS for path in (run / folder).rglob("*")]
+    if corpus.downloads.keep == "none":
+        coming = min(coming, parse_bytes(corpus.downloads.max_bytes))
+    needed = coming + int(text * (TOKEN_SHARE * (1 + len(corpus.shapes)) + kept_text))
+    own = [path for folder in (*OWN_FOLDERS, "downloads") for path in (run / folder).rglob("*")]
     held = sum(path.stat().st_size for path in own if path.is_file())
     free = shutil.disk_usage(next(p for p in (run, *run.absolute().parents) if p.exists())).free
     if needed > free + held:
         raise RunError(
             f"{run}: the run needs about {needed / 1e9:,.1f} GB of disk, "
-            f"{free / 1e9:,.1f} GB are free. Choose another --out, or set text: drop."
+            f"{free / 1e9:,.1f} GB are free. Choose another --out, or set text: drop"
+            f"{' or --keep-downloads none' * (coming > 0)}."
         )
     return needed

@@ -45,6 +45,14 @@ class SetAside:
     error: str
 
 
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """Sound records that are no documents: requests, images, redirects. They are only counted."""
+
+    reason: str
+    count: int
+
+
 def doc_ids(first_id: int, positions: NDArray[np.int64]) -> NDArray[np.uint64]:
     """(documents,) the first document's id, 40 bits of a hash, and 24 bits of position.
 

@@ -34,10 +34,9 @@ EVALUATION_TEXT = "evaluation_text"
 """The reason of a document that holds an item of an evaluation set."""
 RETRACTED = "retracted"
 """The reason of a document that was taken back after a build, or whose duplicate was."""
+DUPLICATES = (EXACT_DUPLICATE, URL_DUPLICATE, NEAR_DUPLICATE)
 STEP_REASONS = (
-    EXACT_DUPLICATE,
-    URL_DUPLICATE,
-    NEAR_DUPLICATE,
+    *DUPLICATES,
     REPEATED_TEXT,
     EVALUATION_TEXT,
     RETRACTED,

@@ -11,10 +11,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tokenmill.pipeline.corpus import Corpus
-from tokenmill.pipeline.filters import waterfall_order
+from tokenmill.pipeline.edits.config import EditConfig
+from tokenmill.pipeline.filters import FilterConfig, waterfall_order
+from tokenmill.pipeline.licences import LicenceCount, count_licences, write_licences
 from tokenmill.pipeline.pack import RowShape, pack_name
-from tokenmill.pipeline.plan import Unreadable
+from tokenmill.pipeline.plan import Unit, Unreadable
 from tokenmill.pipeline.receipts import Receipt, paths
+from tokenmill.pipeline.sample import Draw
 from tokenmill.shards.files import writing
 from tokenmill.shards.listing import Output, write_listing
 from tokenmill.shards.manifest import FORMAT_VERSION, Manifest, ShardInfo, root_hash, write_manifest
@@ -26,6 +29,7 @@ from tokenmill.shards.settings import read_settings
 class Stages:
     """The receipts of a build, by name, in the order of the plan."""
 
+    units: Sequence[Unit]
     mill: Mapping[str, Receipt]
     settle: Mapping[str, Receipt]
     pack: Mapping[RowShape, Mapping[str, Receipt]]
@@ -42,7 +46,18 @@ class Built:
     reasons: list[str]
     """In the order in which they decide."""
     num_set_aside: int
+    not_judged: int
+    """Documents that came as tokens, past the rules and edits that the recipe has."""
+    skipped: dict[str, int]
+    """Records that are no documents, by what they are."""
+    licences: list[LicenceCount]
+    """Most tokens first."""
     manifests: list[Manifest]
+    stages: Stages
+    draws: dict[str, Draw]
+    """By source, where the build is a sample."""
+    decontaminated: bool
+    """Whether evaluation sets were looked for."""
 
 
 def finish_run(
@@ -51,6 +66,7 @@ def finish_run(
     special: TokenizerInfo,
     stages: Stages,
     unreadable: Sequence[Unreadable],
+    draws: dict[str, Draw],
 ) -> Built:
     """Write what stands above the shards; the run is whole when this returns."""
     num_set_aside = _write_set_aside(run, stages.mill, unreadable)
@@ -62,13 +78,26 @@ def finish_run(
     counts: Counter[str] = Counter()
     for receipt in stages.settle.values():
         counts.update(receipt.counts)
+    licences = count_licences(stages.settle)
+    write_licences(run, licences)
     receipts = [*stages.mill.values(), *stages.settle.values()]
     receipts += [receipt for packed in stages.pack.values() for receipt in packed.values()]
     known: dict[str, Output] = {o.path: o for receipt in receipts for o in receipt.outputs}
     _remove_orphans(run, known, [manifest.pack for manifest in manifests])
     listing = write_listing(run, known)
     return Built(
-        run, listing.root, dict(counts), reasons_of(corpus, counts), num_set_aside, manifests
+        run=run,
+        root=listing.root,
+        counts=dict(counts),
+        reasons=reasons_of(corpus, counts),
+        num_set_aside=num_set_aside,
+        not_judged=_not_judged(corpus, stages.settle),
+        skipped=_skipped(stages.mill),
+        licences=licences,
+        manifests=manifests,
+        stages=stages,
+        draws=draws,
+        decontaminated=corpus.decontamination is not None,
     )
 
 
@@ -77,6 +106,27 @@ def reasons_of(corpus: Corpus, counts: Mapping[str, int]) -> list[str]:
     known = ("kept", "held_out")
     found = [name.partition(".")[2] for name in counts if name.startswith("documents.")]
     return waterfall_order(corpus.filters, [name for name in found if name not in known])
+
+
+def _not_judged(corpus: Corpus, settled: Mapping[str, Receipt]) -> int:
+    if (corpus.filters, corpus.edits) == (FilterConfig(), EditConfig()):
+        return 0
+    of_tokens = {name for name, source in corpus.sources.items() if source.format == "tokens"}
+    return sum(
+        receipt.counts.get("documents", 0)
+        for unit, receipt in settled.items()
+        if unit.partition("/")[0] in of_tokens
+    )
+
+
+def _skipped(milled: Mapping[str, Receipt]) -> dict[str, int]:
+    """Records that the mill passed over because they are no documents, most first."""
+    counts: Counter[str] = Counter()
+    for receipt in milled.values():
+        for name, number in receipt.counts.items():
+            if name.startswith("skipped."):
+                counts[name.partition(".")[2]] += number
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
 def _remove_orphans(run: Path, known: Mapping[str, Output], packs: Sequence[str]) -> None:

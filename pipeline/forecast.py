@@ -3,12 +3,15 @@
 from collections import Counter
 from pathlib import Path
 
+from tokenmill.pipeline.assets import asset_hashes
 from tokenmill.pipeline.build import check_inputs, mill_tasks
 from tokenmill.pipeline.corpus import Corpus, check_disk
+from tokenmill.pipeline.fetch.in_turn import known_far
+from tokenmill.pipeline.fetch.listing import list_source
 from tokenmill.pipeline.identify import identify_tasks
 from tokenmill.pipeline.plan import check_ids, plan_units
 from tokenmill.pipeline.receipts import find_receipt, why_not_done
-from tokenmill.pipeline.sources import InputFile, list_files
+from tokenmill.pipeline.sources import InputFile
 from tokenmill.shards.table import table
 from tokenmill.tokenizer import load_tokenizer
 
@@ -16,10 +19,10 @@ from tokenmill.tokenizer import load_tokenizer
 def plan_report(corpus: Corpus, run: Path) -> str:
     """What a build would do now; writes nothing, and hashes nothing: a file whose size or date
     changed counts as changed."""
-    listed = {name: list_files(name, source) for name, source in corpus.sources.items()}
+    listed = {name: list_source(name, source) for name, source in corpus.sources.items()}
     check_inputs(corpus, listed)
     encoder = load_tokenizer(corpus.tokenizer)
-    sha256 = encoder.special.sha256
+    assets = asset_hashes(corpus.filters, corpus.edits)
     rows = []
     lines = []
     for name, source in corpus.sources.items():
@@ -32,16 +35,23 @@ def plan_report(corpus: Corpus, run: Path) -> str:
                 for (file, path, size, modified), digest in zip(task.files, known, strict=True)
             ]
         units, unreadable = plan_units(name, source, files)
+        far = known_far(run, name, source, listed[name])
+        units += far.units
+        unreadable += far.unreadable
         check_ids(units)
         todo: Counter[str] = Counter()
-        for mill_task in mill_tasks(corpus, run, units, sha256):
+        for mill_task in mill_tasks(corpus, run, units, encoder.special, assets):
             todo["done" if find_receipt(mill_task) else why_not_done(mill_task)] += 1
+        if far.num_unknown:
+            todo[
+                f"files to fetch ({far.unknown_bytes / 1e9:,.2f} GB) before they can be planned"
+            ] = far.num_unknown
         why = ", ".join(f"{count} {reason}" for reason, count in sorted(todo.items()))
         rows.append(
             (
                 name,
-                f"{len(files):,}",
-                f"{sum(file.bytes for file in files) / 1e6:,.1f} MB",
+                f"{len(listed[name]):,}",
+                f"{sum(file.bytes or 0 for file in listed[name]) / 1e6:,.1f} MB",
                 f"{len(units):,}",
                 why or "nothing to do",
             )

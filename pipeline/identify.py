@@ -1,16 +1,16 @@
-"""Identify: the SHA-256 of every input file, so that later stages depend on bytes and not on dates.
+"""Identify: the SHA-256 of every local file, so that later stages depend on bytes and not on dates.
 
 A file is read again only when its path, size or modification time changed. Many small files are
 one task.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 from tokenmill.pipeline.receipts import Receipt, begin, finish
-from tokenmill.pipeline.sources import InputFile
+from tokenmill.pipeline.sources import InputFile, SourceFile
 from tokenmill.shards.files import sha256_file
 
 TASK_BYTES = 512 << 20
@@ -28,7 +28,7 @@ class IdentifyTask:
     files: tuple[tuple[str, str, int, int], ...]
     """(name, path, bytes, modification time in nanoseconds) of each."""
 
-    stage: ClassVar[str] = "fetch"
+    stage: ClassVar[str] = "identify"
 
     @property
     def name(self) -> str:
@@ -39,11 +39,12 @@ class IdentifyTask:
         return {"stage": VERSION, "files": self.files}
 
 
-def identify_tasks(run: Path, source: str, files: list[tuple[str, Path]]) -> list[IdentifyTask]:
-    """The tasks for a source's files, in their order."""
+def identify_tasks(run: Path, source: str, files: Sequence[SourceFile]) -> list[IdentifyTask]:
+    """The tasks for a source's local files, in their order."""
+    local = [(file.name, Path(file.address)) for file in files if not file.remote]
     return [
         IdentifyTask(run, source, number, tuple(chunk))
-        for number, chunk in enumerate(_chunks(files))
+        for number, chunk in enumerate(_chunks(local))
     ]
 
 

@@ -5,6 +5,7 @@ was found.
     milled/<unit>/signatures-000.arrow    doc_id, signature of those documents, if asked for
     milled/<unit>/decisions-000.parquet   a row for every document
     milled/<unit>/set-aside.jsonl         records that could not be read, if any
+    milled/<unit>/seen-000.arrow          doc_id and bytes of every document, if some are drawn
     text/<unit>-000.parquet               doc_id and cleaned text of kept documents
 
 A unit that cannot be entered in the middle may be long: about every 64 MB of text a new part is
@@ -14,7 +15,7 @@ begun. A task that is killed leaves nothing but temporary files, and does the wh
 import functools
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -26,8 +27,9 @@ import xxhash
 from numpy.typing import NDArray
 
 from tokenmill.errors import SourceError
+from tokenmill.pipeline.clock import Clock
 from tokenmill.pipeline.decisions import decision_batch
-from tokenmill.pipeline.documents import Documents, SetAside
+from tokenmill.pipeline.documents import Documents, SetAside, Skipped
 from tokenmill.pipeline.edits.config import EditConfig
 from tokenmill.pipeline.examine import Examined, Examiner
 from tokenmill.pipeline.filters import NO_TOKENS, FilterConfig
@@ -36,14 +38,15 @@ from tokenmill.pipeline.outputs import Tables
 from tokenmill.pipeline.plan import UNIT_BYTES, Unit
 from tokenmill.pipeline.read import read_unit
 from tokenmill.pipeline.receipts import Receipt, begin, clear, finish
+from tokenmill.pipeline.sample import DocumentSample, is_drawn, seen_batch, take, text_bytes
 from tokenmill.pipeline.signatures import SignatureConfig, minhash
 from tokenmill.pipeline.sources import SourceConfig
 from tokenmill.shards.files import write_whole
-from tokenmill.shards.listing import describe_output
+from tokenmill.shards.listing import Output, describe_output
 from tokenmill.shards.settings import to_mapping
 from tokenmill.tokenizer import Encoder, load_tokenizer
 
-VERSION = 1
+VERSION = 2
 GUARD_DOCUMENTS = 8
 """Documents of each unit that the reference library encodes too."""
 
@@ -62,6 +65,8 @@ class MillTask:
     signatures: SignatureConfig | None
     text: Literal["keep", "drop"]
     tokenizer_sha256: str
+    sample: DocumentSample | None = None
+    """Which documents; None: all."""
 
     stage: ClassVar[str] = "mill"
 
@@ -82,6 +87,7 @@ class MillTask:
             "signatures": self.signatures,
             "text": self.text,
             "tokenizer": self.tokenizer_sha256,
+            "sample": self.sample,
         }
 
 
@@ -112,7 +118,7 @@ def mill_documents(documents: Documents, encoder: Encoder, examiner: Examiner) -
 
 def mill(task: MillTask) -> Receipt:
     """Mill a unit and write its files and receipt."""
-    started = begin(task)
+    started, clock = begin(task), Clock()
     encoder = _encoder(task.run / "tokenizer", task.tokenizer_sha256)
     examiner = _examiner(task, encoder)
     folder = task.run / "milled" / task.name
@@ -123,34 +129,50 @@ def mill(task: MillTask) -> Receipt:
     set_aside: list[SetAside] = []
     part = 0
     with Tables(task.run) as tables:
-        for item in read_unit(task.unit, task.source):
+        for item in clock.reading(read_unit(task.unit, task.source)):
             if isinstance(item, SetAside):
                 set_aside.append(item)
                 continue
+            if isinstance(item, Skipped):
+                counts[f"skipped.{item.reason}"] += item.count
+                continue
+            if task.sample:
+                seen = seen_batch(item.doc_ids, text_bytes(item.texts))
+                tables.append(folder / f"seen-{part:03d}.arrow", seen)
+                item = take(item, is_drawn(item.doc_ids, task.sample))
+                if not len(item.doc_ids):
+                    continue
             if not counts["documents"]:
                 encoder.check(item.texts, num_documents=GUARD_DOCUMENTS)
             milled = mill_documents(item, encoder, examiner)
             _append(tables, task, item, milled, part)
             _count(counts, item, milled)
+            clock.batch_done(counts["bytes"])
             if counts["bytes"] >= (part + 1) * UNIT_BYTES:
                 tables.close_part()
                 part += 1
     keep_words(task.run, encoder.words)
     keep_english(task.run, examiner.english)
-    _refuse_changed_inputs(task)
-    outputs = list(tables.described())
+    refuse_changed_inputs(task.unit)
+    outputs = [*tables.described(), *write_set_aside(task.run, folder, set_aside)]
     if set_aside:
-        path = folder / "set-aside.jsonl"
-        lines = [json.dumps(asdict(entry), sort_keys=True) + "\n" for entry in set_aside]
-        write_whole(path, "".join(lines).encode())
-        outputs.append(describe_output(task.run, path))
         counts["set_aside"] = len(set_aside)
-    return finish(task, outputs, counts, started)
+    return finish(task, outputs, counts, started, clock.details())
 
 
-def _refuse_changed_inputs(task: MillTask) -> None:
+def write_set_aside(run: Path, folder: Path, set_aside: Sequence[SetAside]) -> list[Output]:
+    """The file of what could not be read, if there is anything."""
+    if not set_aside:
+        return []
+    path = folder / "set-aside.jsonl"
+    lines = [json.dumps(asdict(entry), sort_keys=True) + "\n" for entry in set_aside]
+    write_whole(path, "".join(lines).encode())
+    return [describe_output(run, path)]
+
+
+def refuse_changed_inputs(unit: Unit) -> None:
     """The receipt will vouch for the bytes that were hashed; these must be the ones just read."""
-    for piece in task.unit.files:
+    for piece in unit.files:
         status = Path(piece.path).stat()
         if (status.st_size, status.st_mtime_ns) != (piece.file.bytes, piece.file.modified):
             raise SourceError(

@@ -6,16 +6,25 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from tokenmill.pipeline.decontaminate.report import decontamination_table
 from tokenmill.pipeline.finish import Built
+from tokenmill.pipeline.licences import LicenceCount
 from tokenmill.pipeline.sources import printable
 from tokenmill.shards.buckets import Buckets
 from tokenmill.shards.manifest import Manifest, ShardInfo
 from tokenmill.shards.table import table
 
+MOST_LICENCES = 10
+"""In the report; all are in the run."""
+
 
 def report(built: Built) -> str:
     """The tables of a finished build, as plain text."""
     parts = [waterfall(built.counts, built.reasons)]
+    parts += _beside_the_waterfall(built)
+    if built.decontaminated:
+        parts.append(decontamination_table(built.run))
+    parts.append(licence_table(built.licences))
     parts += [shard_table(manifest) for manifest in built.manifests]
     if not any(shard.rows for manifest in built.manifests for shard in manifest.shards):
         parts.append("no rows: no document was kept, so there is nothing to train on")
@@ -49,6 +58,22 @@ def waterfall(counts: Mapping[str, int], reasons: Sequence[str]) -> str:
     return table(("rule", "removed", "documents left", "tokens left"), rows)
 
 
+def licence_table(licences: Sequence[LicenceCount]) -> str:
+    """Kept documents and tokens of the licences with the most, and of all others together."""
+    total = sum(row.tokens for row in licences) or 1
+
+    def line(source: str, licence: str, counted: Sequence[LicenceCount]) -> tuple[str, ...]:
+        documents = sum(row.documents for row in counted)
+        tokens = sum(row.tokens for row in counted)
+        return source, licence, f"{documents:,}", f"{tokens:,}", f"{tokens / total:.1%}"
+
+    rows = [line(row.source, printable(row.licence), [row]) for row in licences[:MOST_LICENCES]]
+    rest = licences[MOST_LICENCES:]
+    if rest:
+        rows.append(line(f"{len(rest):,} more", "in licences.csv", rest))
+    return table(("source", "licence", "documents kept", "tokens kept", "share"), rows)
+
+
 def shard_table(manifest: Manifest) -> str:
     """Rows, tokens and padding of each bucket of a pack."""
     groups = {name: manifest.of_bucket(name) for name in Buckets(manifest.bucket_edges).names}
@@ -77,6 +102,23 @@ def set_aside_summary(run: Path, total: int) -> str:
     if len(lost) > 10:
         lines.append(f"  and {len(lost) - 10:,} more files")
     return "\n".join(lines)
+
+
+def _beside_the_waterfall(built: Built) -> list[str]:
+    """A line for each thing that the waterfall does not show and that happened."""
+    lines = []
+    cut = built.counts.get("tokens_cut", 0)
+    if cut:
+        lines.append(f"{cut:,} more tokens of kept documents were left out, in spans")
+    if built.not_judged:
+        lines.append(
+            f"{built.not_judged:,} of the documents came as tokens: no rule has judged them, "
+            "no edit has changed them"
+        )
+    if built.skipped:
+        what = ", ".join(f"{number:,} {name}" for name, number in built.skipped.items())
+        lines.append(f"no documents, and not counted above: {what}")
+    return lines
 
 
 def _shard_row(name: str, shards: Sequence[ShardInfo], row_tokens: int) -> tuple[str, ...]:

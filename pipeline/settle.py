@@ -27,11 +27,13 @@ from tokenmill.pipeline.dedup.steps import (
     spans_batch,
     tokens_in_spans,
 )
+from tokenmill.pipeline.filters import DUPLICATES
+from tokenmill.pipeline.licences import UnitLicences
 from tokenmill.pipeline.outputs import Tables
 from tokenmill.pipeline.receipts import Receipt, begin, finish
 from tokenmill.shards.arrays import as_numpy
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,7 @@ def settle(task: SettleTask) -> Receipt:
         for step in task.steps
     ]
     counts: Counter[str] = Counter()
+    licences = UnitLicences()
     cuts = task.run / "spans" / "settled"
     for folder in (task.run / "decisions", cuts):
         for stale in (folder / task.unit).parent.glob(f"{task.unit.split('/')[-1]}-*"):
@@ -90,11 +93,13 @@ def settle(task: SettleTask) -> Receipt:
                 for batch in decisions.iter_batches():
                     settled, spans = _settle_batch(batch, steps, task.held_out)
                     _count(counts, settled)
+                    licences.add(settled)
                     tables.append(out, settled)
                     if len(spans.doc_ids):
                         tables.append(cuts / f"{task.unit}-{part}.arrow", spans_batch(spans))
             tables.close_part()
-    return finish(task, tables.described(), counts, started)
+    details = {"licences": licences.details()}
+    return finish(task, tables.described(), counts, started, details)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +135,10 @@ def _settle_batch(
     similarity = np.zeros(len(doc_ids), np.float32)
     kept_spans = []
     for step in steps:
+        if step.reason in DUPLICATES:  # what stands for a document may leave for another's sake
+            moved, stands_for, alike = find_removed(step.removals, originals)
+            originals[moved] = stands_for[moved]
+            similarity[moved] = np.minimum(similarity[moved], alike[moved])
         removed, stands_for, alike = find_removed(step.removals, doc_ids)
         removed &= verdict.kept
         originals[removed], similarity[removed] = stands_for[removed], alike[removed]

@@ -1,14 +1,16 @@
 """MinHash signatures: short lists of numbers whose agreement estimates how much two texts share.
 
 A text is the set of its runs of five words, upper and lower case, punctuation and diacritics being
-the same ("Don't" is "dont"). The signature holds, for each of `num_hashes` orders of all such runs,
-the first one that the text has; two texts agree in an entry with the probability of their Jaccard
-similarity.
+the same ("Don't" is "dont"). Each run is dealt to one of `num_hashes` entries and given a random
+number there; an entry keeps the smallest. While entries are empty, all runs are dealt again, to
+those. Two texts agree in an entry with the probability of their Jaccard similarity, as they would
+if each entry had an order of all runs of its own, and the estimate varies no more than with those;
+but a text costs a few nanoseconds a run, not a multiplication for each run and entry.
 
     "the cat sat on the mat."  ->  {the cat sat on the, cat sat on the mat}
 
-A word is hashed when it is new; a document costs one multiplication a run and entry.
-Source: Broder 1997; the 5 words and 112 = 14 x 8 entries are FineWeb's (arXiv:2406.17557).
+A word is hashed when it is new. Source: Broder 1997 (MinHash); Dahlgaard, Knudsen and Thorup 2017
+(arXiv:1704.04370, the dealing); the 5 words are FineWeb's and RefinedWeb's.
 """
 
 import unicodedata
@@ -19,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokenmill.errors import RecipeError
-from tokenmill.tokenizer.compiled import compiled
+from tokenmill.tokenizer.compiled import compiled, compiled_inline
 from tokenmill.tokenizer.find_words import LONG, LONG_INDEX
 from tokenmill.tokenizer.word_table import ONE
 from tokenmill.tokenizer.words import Words
@@ -32,7 +34,8 @@ _NUM_PLAIN = 0x3000
 _ODD = 0xFFFFFFFF
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)
 _HASH_START, _HASH_FACTOR = np.uint64(0xCBF29CE484222325), np.uint64(0x100000001B3)
-_SHIFT = np.uint64(32)
+_SHIFT, _LOW = np.uint64(32), np.uint64(0xFFFFFFFF)
+_NEVER = 1 << 62
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,21 +60,13 @@ def minhash(words: Words, config: SignatureConfig) -> NDArray[np.uint32]:
 
     A text with fewer than `run_words` words is one run.
     """
-    factors, offsets = _orders(config.num_hashes)
     signatures = np.full((len(words), config.num_hashes), NO_RUN, np.uint32)
     of_word = words.words.per_word(_hash_strings)
     long_words = (words.data[start:stop].tobytes() for start, stop in words.long_words)
     of_long = np.array([_hash_text(word) for word in long_words], np.uint64)
-    _minima(
-        words.word_ids, words.ends, of_word, of_long, config.run_words, factors, offsets, signatures
-    )
+    runs = np.empty(np.diff(words.ends, prepend=0).max(initial=1), np.uint64)
+    _sign(words.word_ids, words.ends, of_word, of_long, config.run_words, runs, signatures)
     return signatures
-
-
-def _orders(num_hashes: int) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
-    """The orders h -> factor * h + offset (mod 2^32) of all hashes; factors are odd."""
-    drawn = np.random.Generator(np.random.PCG64(1)).integers(0, 1 << 32, (2, num_hashes), np.uint32)
-    return drawn[0] | np.uint32(1), drawn[1]
 
 
 def _hash_strings(data: NDArray[np.uint8], starts: NDArray[np.int64]) -> NDArray[np.uint64]:
@@ -155,55 +150,95 @@ def _hash_plain(
 
 
 @compiled
-def _minima(
+def _sign(
     word_ids: NDArray[np.uint32],
     ends: NDArray[np.int64],
     of_word: NDArray[np.uint64],
     of_long: NDArray[np.uint64],
     run_words: int,
-    factors: NDArray[np.uint32],
-    offsets: NDArray[np.uint32],
+    runs: NDArray[np.uint64],
     signatures: NDArray[np.uint32],
 ) -> None:
-    # The hash of a run is a polynomial in its words: one in, one out.
-    leaving = np.uint64(1)
-    for _ in range(run_words):
-        leaving *= _FACTOR
-    run = np.zeros(run_words, np.uint64)
+    """Write the signatures; `runs` is room for those of the longest document."""
+    filled_in = np.empty(signatures.shape[1], np.int64)
     first = np.int64(0)
     for document in range(len(ends)):
-        signature = signatures[document]
-        value = np.uint64(0)
-        count = 0
-        run[:] = 0
-        for pair in range(first, ends[document]):
-            word = word_ids[pair]
-            hashed = (
-                of_word[np.uint64(word)] if word < LONG else of_long[word & np.uint32(LONG_INDEX)]
-            )
-            if hashed == _EMPTY:
-                continue
-            slot = count % run_words
-            value = value * _FACTOR + hashed - run[slot] * leaving
-            run[slot] = hashed
-            count += 1
-            if count >= run_words:
-                _lower(signature, value, factors, offsets)
-        if 0 < count < run_words:
-            _lower(signature, value, factors, offsets)
+        words = word_ids[first : ends[document]]
+        num_runs = _hash_runs(words, of_word, of_long, run_words, runs)
+        if num_runs:
+            _fill(runs[:num_runs], signatures[document], filled_in)
         first = ends[document]
 
 
 @compiled
-def _lower(
-    signature: NDArray[np.uint32],
-    value: np.uint64,
-    factors: NDArray[np.uint32],
-    offsets: NDArray[np.uint32],
+def _hash_runs(
+    words: NDArray[np.uint32],
+    of_word: NDArray[np.uint64],
+    of_long: NDArray[np.uint64],
+    run_words: int,
+    runs: NDArray[np.uint64],
+) -> int:
+    """Write the hash of each run: a polynomial in its words, one in, one out; how many."""
+    leaving = ONE
+    for _ in range(run_words):
+        leaving *= _FACTOR
+    last = np.zeros(run_words, np.uint64)
+    value = np.uint64(0)
+    count = num_runs = slot = 0
+    for word in words:
+        hashed = of_word[np.uint64(word)] if word < LONG else of_long[word & np.uint32(LONG_INDEX)]
+        if hashed == _EMPTY:
+            continue
+        value = value * _FACTOR + hashed - last[slot] * leaving
+        last[slot] = hashed
+        slot = slot + 1 if slot + 1 < run_words else 0
+        count += 1
+        if count >= run_words:
+            runs[num_runs] = value
+            num_runs += 1
+    if 0 < count < run_words:
+        runs[0] = value
+        num_runs = 1
+    return num_runs
+
+
+@compiled
+def _fill(
+    runs: NDArray[np.uint64], signature: NDArray[np.uint32], filled_in: NDArray[np.int64]
 ) -> None:
-    mixed = (value ^ (value >> _SHIFT)) * _FACTOR
-    hashed = np.uint32(mixed >> _SHIFT)
-    for entry in range(len(signature)):
-        signature[entry] = min(
-            signature[entry], np.uint32(factors[entry] * hashed + offsets[entry])
-        )
+    """Deal the runs round by round until each entry, NO_RUN at first, has got one."""
+    num_entries = np.uint64(len(signature))
+    for run in runs:  # most texts need no other round: no branch in it
+        mixed = mix(run)
+        entry = (mixed >> _SHIFT) * num_entries >> _SHIFT
+        signature[entry] = min(signature[entry], np.uint32(mixed & _LOW))
+    left = 0
+    for number in range(len(signature)):
+        empty = signature[number] == NO_RUN
+        filled_in[number] = _NEVER if empty else 0
+        left += empty
+    turn = 1
+    while left and turn < len(signature):
+        for run in runs:
+            mixed = mix(run + np.uint64(turn) * _FACTOR)
+            entry = (mixed >> _SHIFT) * num_entries >> _SHIFT
+            value = np.uint32(mixed & _LOW)
+            if filled_in[entry] >= turn and value < signature[entry]:
+                left -= filled_in[entry] > turn
+                filled_in[entry] = turn
+                signature[entry] = value
+        turn += 1
+    if left:  # a short text: each entry that is empty takes the first of all runs
+        for number in range(len(signature)):
+            if signature[number] == NO_RUN:
+                for run in runs:
+                    mixed = mix(run + np.uint64(len(signature) + number) * _FACTOR)
+                    signature[number] = min(signature[number], np.uint32(mixed & _LOW))
+
+
+@compiled_inline
+def mix(value: np.uint64) -> np.uint64:
+    """All 64 bits depend on all (the end of MurmurHash3)."""
+    value = (value ^ (value >> np.uint64(33))) * np.uint64(0xFF51AFD7ED558CCD)
+    value = (value ^ (value >> np.uint64(33))) * np.uint64(0xC4CEB9FE1A85EC53)
+    return value ^ (value >> np.uint64(33))

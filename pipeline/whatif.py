@@ -2,7 +2,10 @@
 
 The decisions hold every signal of every document, also of those that an early rule let go, so a
 verdict is a comparison; no text is read. Exact duplicates are found anew among the documents that
-would be kept, and the held-out ones chosen anew. About 30 bytes of memory a document.
+would be kept, and the held-out ones chosen anew. About 50 bytes of memory a document.
+
+What other steps after the mill took (addresses, near duplicates, evaluation texts) is taken again;
+documents that the run never showed them are counted as kept, and said.
 
 Not answered: settings that change the text or what is measured (which lines are cut, another
 language model), and rules that the run did not have. Documents that a filter of datatrove's would
@@ -22,11 +25,14 @@ from numpy.typing import NDArray
 from tokenmill.errors import RecipeError
 from tokenmill.pipeline.corpus import Corpus
 from tokenmill.pipeline.decisions import verdict_of
+from tokenmill.pipeline.dedup.config import Scope
 from tokenmill.pipeline.dedup.exact import later_equals
+from tokenmill.pipeline.dedup.kept import dump_keys
 from tokenmill.pipeline.filters import (
     EDITING,
     EXACT_DUPLICATE,
     NO_TOKENS,
+    STEP_REASONS,
     FilterConfig,
     rules_of,
     waterfall_order,
@@ -40,6 +46,8 @@ from tokenmill.shards.table import table
 
 SPECIAL_TOKENS = 2
 """Of a sequence; they count for its bucket."""
+NOT_SHOWN = np.int8(-2)
+"""Of a document that no step after the mill has seen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +57,10 @@ class Tally:
     counts: Counter[str]
     buckets: NDArray[np.int64]
     """(buckets, 2) documents and tokens that are kept."""
+    found: list[str]
+    """Reasons of steps that took documents of the run and are not asked anew."""
+    not_compared: int
+    """Documents that are kept now and that those steps have not seen."""
 
 
 def what_if(run: Path, corpus: Corpus, filters: FilterConfig) -> str:
@@ -67,6 +79,11 @@ def what_if(run: Path, corpus: Corpus, filters: FilterConfig) -> str:
     now, unseen = _decide(run, corpus, filters)
     edges = Buckets(corpus.packing.bucket_edges)
     parts = [*changes, _waterfall(was, now, filters), _buckets(was, now, edges.names)]
+    if now.not_compared:
+        parts.append(
+            f"{', '.join(now.found)}: as in the run. {now.not_compared:,} documents that it did "
+            "not compare are counted as kept; build to know"
+        )
     if unseen:
         parts.append(
             f"{unseen:,} documents would reach a datatrove filter for the first time; "
@@ -113,14 +130,16 @@ def _decide(run: Path, corpus: Corpus, filters: FilterConfig) -> tuple[Tally, in
     """The tally of a run under some filters, and how many documents a datatrove filter would see
     for the first time."""
     verdicts: list[Verdict] = []
+    taken: list[NDArray[np.int8]] = []
+    scopes: list[NDArray[np.uint64]] = []
     hashes: list[NDArray[np.uint64]] = []
     num_tokens: list[NDArray[np.int32]] = []
     unseen = 0
     for source, config in corpus.sources.items():
-        rules = rules_of(filters, config.kind)
+        rules = {} if config.format == "tokens" else rules_of(filters, config.kind)
         signals = sorted({check.signal for _, check, _ in active_checks(rules)})
         for path in sorted((run / "decisions" / source).rglob("*.parquet")):
-            columns = ["reason", "num_tokens", "content_hash", *signals]
+            columns = ["reason", "num_tokens", "content_hash", "dump", *signals]
             batch = pq.read_table(path, columns=columns).combine_chunks()
             tokens = as_numpy(batch["num_tokens"])
             stored = verdict_of(batch["reason"].combine_chunks())
@@ -129,22 +148,42 @@ def _decide(run: Path, corpus: Corpus, filters: FilterConfig) -> tuple[Tally, in
             foreign = [reason.startswith("datatrove.") for reason in stored.reasons]
             for code in np.flatnonzero(foreign):
                 verdict.drop(stored.codes == code, stored.reasons[code])
-            # Nothing but this and the duplicates, which are found anew, comes after.
+            # Nothing but this and the steps after the mill comes after.
             verdict.drop(tokens == 0, NO_TOKENS)
-            late = {"", NO_TOKENS, EXACT_DUPLICATE}
+            late = {"", NO_TOKENS, *STEP_REASONS}
             reached = np.array([reason in late for reason in stored.reasons]) | foreign
             if any(foreign):
                 unseen += int((verdict.kept & ~reached[stored.codes]).sum())
+            taken.append(_taken_by(stored))
+            scopes.append(_scopes(corpus.dedup.scope, source, batch["dump"].combine_chunks()))
             verdicts.append(verdict)
             hashes.append(_hashes(batch["content_hash"]))
             num_tokens.append(tokens)
-    tally = _tally(corpus, verdicts, hashes, num_tokens)
+    tally = _tally(corpus, verdicts, taken, scopes, hashes, num_tokens)
     return tally, unseen
+
+
+def _scopes(scope: Scope, source: str, dumps: pa.Array) -> NDArray[np.uint64]:
+    """(documents,) equal for documents of which one may be the other's duplicate."""
+    if scope == "all":
+        return np.zeros(len(dumps), np.uint64)
+    return dump_keys(source, dumps if scope == "dump" else pa.nulls(len(dumps), pa.string()))
+
+
+def _taken_by(stored: Verdict) -> NDArray[np.int8]:
+    """(documents,) the place in STEP_REASONS of the step that took each, -1 where the run kept it,
+    NOT_SHOWN where it never came so far."""
+    places = [STEP_REASONS.index(r) if r in STEP_REASONS else NOT_SHOWN for r in stored.reasons]
+    places[0] = -1
+    taken: NDArray[np.int8] = np.array(places, np.int8)[stored.codes]
+    return taken
 
 
 def _tally(
     corpus: Corpus,
     verdicts: list[Verdict],
+    taken: list[NDArray[np.int8]],
+    scopes: list[NDArray[np.uint64]],
     hashes: list[NDArray[np.uint64]],
     num_tokens: list[NDArray[np.int32]],
 ) -> Tally:
@@ -162,11 +201,23 @@ def _tally(
             count(reason, verdict.codes == code, mine.astype(np.int64))
     if corpus.dedup.exact:
         places = np.flatnonzero(kept)
-        later, _ = later_equals(*hashed[places].T)
+        high, low = hashed[places].T
+        scope = np.concatenate([np.zeros(0, np.uint64), *scopes])
+        later, _ = later_equals(high ^ scope[places], low)
         duplicate = np.zeros(len(kept), np.bool_)
         duplicate[places[later]] = True
         count(EXACT_DUPLICATE, duplicate, tokens)
         kept &= ~duplicate
+    by = np.concatenate([np.zeros(0, np.int8), *taken])
+    found = []
+    for place, reason in enumerate(STEP_REASONS):
+        if reason != EXACT_DUPLICATE and (by == place).any():
+            found.append(reason)
+            count(reason, kept & (by == place), tokens)
+            kept &= by != place
+    # An exact duplicate of the run that stays now was not shown to the steps after that one.
+    new = kept & ((by == NOT_SHOWN) | (by == STEP_REASONS.index(EXACT_DUPLICATE)))
+    not_compared = int(new.sum()) if found else 0
     count("kept", kept, tokens)
     count("held_out", kept & is_held_out(hashed[:, 0], corpus.held_out), tokens)
     counts["documents"], counts["tokens"] = len(kept), int(tokens.sum())
@@ -174,7 +225,8 @@ def _tally(
     bucket = edges.of_lengths(tokens[kept] + SPECIAL_TOKENS)
     num = len(edges.names)
     weights = np.bincount(bucket, tokens[kept].astype(np.float64), num).astype(np.int64)
-    return Tally(counts, np.stack([np.bincount(bucket, minlength=num), weights], axis=1))
+    kept_by_bucket = np.stack([np.bincount(bucket, minlength=num), weights], axis=1)
+    return Tally(counts, kept_by_bucket, found, not_compared)
 
 
 def _waterfall(was: Tally, now: Tally, filters: FilterConfig) -> str:

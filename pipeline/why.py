@@ -13,7 +13,8 @@ import pyarrow.dataset as ds
 from tokenmill.errors import RecipeError
 from tokenmill.pipeline.corpus import Corpus
 from tokenmill.pipeline.decisions import FIRST, LAST
-from tokenmill.pipeline.filters import EXACT_DUPLICATE, rules_of
+from tokenmill.pipeline.decontaminate.report import describe_evidence
+from tokenmill.pipeline.filters import EVALUATION_TEXT, NEAR_DUPLICATE, RETRACTED, rules_of
 from tokenmill.pipeline.rules.checks import Breaks, active_checks, reason_name
 from tokenmill.pipeline.rules.datatrove_names import DATATROVE_NAMES
 from tokenmill.shards.listing import read_listing
@@ -63,9 +64,13 @@ def explain(row: dict[str, Any], corpus: Corpus, run: Path) -> str:
     lines += [f"{name:10s} {row[name]}" for name in ("id", "url", "licence") if row[name]]
     lines.append(f"text       {row['num_tokens']:,} tokens after {row['edits']:,} edits")
     lines.append(f"verdict    {_verdict(row, run)}")
+    if row["tokens_cut"]:
+        lines.append(f"cut        {row['tokens_cut']:,} tokens in spans that are left out")
+        lines += filter(None, [describe_evidence(run, row["doc_id"])])
     checks = []
     shown = {*FIRST.names, *LAST.names}
-    rules = rules_of(corpus.filters, corpus.sources[row["source"]].kind)
+    source = corpus.sources[row["source"]]
+    rules = {} if source.format == "tokens" else rules_of(corpus.filters, source.kind)
     for name, check, setting in active_checks(rules):
         value = row[check.signal]
         shown.add(check.signal)
@@ -87,10 +92,21 @@ def explain(row: dict[str, Any], corpus: Corpus, run: Path) -> str:
 def _verdict(row: dict[str, Any], run: Path) -> str:
     if not row["reason"]:
         return "kept, held out for evaluation" if row["held_out"] else "kept"
-    if row["reason"] == EXACT_DUPLICATE:
-        first = next(find_documents(run, str(row["duplicate_of"])))
-        name = first["url"] or first["id"] or f"record {first['position']:,} of {first['unit']}"
-        return f"leaves: {EXACT_DUPLICATE} of document {row['duplicate_of']} ({name})"
+    number = row["duplicate_of"]
+    if row["reason"] == EVALUATION_TEXT:
+        return f"leaves: {EVALUATION_TEXT}\n{describe_evidence(run, row['doc_id'])}"
+    if row["reason"] == RETRACTED:
+        return f"leaves: {RETRACTED}" + (
+            f", as document {number} was, its duplicate" if number else ""
+        )
+    if number:
+        other = next(o for o in find_documents(run, str(number)) if o["doc_id"] == number)
+        name = other["url"] or other["id"] or f"record {other['position']:,} of {other['unit']}"
+        said = f"leaves: {row['reason']} of document {number} ({name})"
+        if row["reason"] == NEAR_DUPLICATE:
+            said += f", estimated similarity {row['similarity']:.2f}"
+        # It stood when this one left; a later step may have taken it.
+        return said + (f"; that one {_verdict(other, run)}" if other["reason"] else "")
     theirs = DATATROVE_NAMES.get(row["reason"])
     return f"leaves: {row['reason']}" + (f" (datatrove: {theirs})" if theirs else "")
 

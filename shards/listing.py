@@ -17,7 +17,7 @@ from tokenmill.shards.manifest import FORMAT_VERSION, check_version, root_hash
 from tokenmill.shards.settings import read_settings, to_mapping
 
 FOLDERS = ("decisions", "shards", "text", "tokenizer")
-FILES = ("run.json", "set-aside.jsonl")
+FILES = ("licences.csv", "run.json", "set-aside.jsonl")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

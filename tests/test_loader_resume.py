@@ -221,8 +221,8 @@ def test_a_state_of_another_phase_order_or_file_is_refused(run):
         f"the version of the order: the state was saved with order-0, the run has order-1. {ADVICE}"
     )
     assert refusal_of(run, {"step": 3, "order": "order-1"}) == (
-        "this is no loader state: counts_before, manifest, phase, settings, witness missing. "
-        + ADVICE
+        "this is no loader state: counts_before, manifest, overlay, phase, settings, witness "
+        "missing. " + ADVICE
     )
 
 

@@ -46,6 +46,53 @@ def test_the_share_of_equal_entries_is_the_jaccard_similarity(share):
     assert np.std(errors) < 2 / 64
 
 
+NUMBERS = np.arange(10_000).astype(str)
+
+
+def alike(rng, num_runs, shared):
+    """Two texts of so many runs of one word, of which so many are the same."""
+    words = NUMBERS[rng.permutation(len(NUMBERS))[: 2 * num_runs - shared]]
+    return " ".join(words[:num_runs]), " ".join(words[-num_runs:])
+
+
+@pytest.mark.parametrize(("num_runs", "shared"), [(3, 2), (12, 8), (150, 100), (1500, 1000)])
+def test_an_estimate_varies_no_more_than_with_an_order_of_its_own_for_each_entry(num_runs, shared):
+    rng = np.random.default_rng(num_runs)
+    pairs = [alike(rng, num_runs, shared) for _ in range(1000)]
+    equal = signatures([text for pair in pairs for text in pair], num_hashes=112, run_words=1)
+    shares = (equal[::2] == equal[1::2]).mean(axis=1)
+    expected = shared / (2 * num_runs - shared)
+    deviation = np.sqrt(expected * (1 - expected) / 112)
+    assert abs(shares.mean() - expected) < 4 * deviation / np.sqrt(len(pairs))
+    assert shares.std() < 1.08 * deviation  # a deviation over 1,000 pairs varies by 2.3 %
+
+
+@pytest.mark.parametrize("num_hashes", [112, 1000])
+@pytest.mark.parametrize("num_runs", [4, 36, 180, 1800])
+def test_a_band_is_equal_as_often_as_independent_entries_would_be(num_hashes, num_runs):
+    rng = np.random.default_rng(num_runs + num_hashes)
+    shared = num_runs * 3 // 4
+    pairs = [alike(rng, num_runs, shared) for _ in range(1000)]
+    signed = signatures([t for p in pairs for t in p], num_hashes=num_hashes, run_words=1)
+    rows = 4
+    equal = (signed[::2] == signed[1::2])[:, : num_hashes // rows * rows]
+    bands = equal.reshape(len(pairs), -1, rows).all(axis=2)
+    expected = (shared / (2 * num_runs - shared)) ** rows
+    # Pairs are independent of each other, bands of one pair nearly: the pairs' own spread counts.
+    error = bands.mean(axis=1).std() / np.sqrt(len(pairs))
+    assert abs(bands.mean() - expected) < 4 * error + 0.02 * expected
+
+
+def test_entries_are_as_even_as_numbers_drawn_for_each():
+    rng = np.random.default_rng(2)
+    texts = [" ".join(rng.integers(0, 1 << 40, 300).astype(str)) for _ in range(400)]
+    signed = signatures(texts, num_hashes=64, run_words=1)
+    lowest = np.bincount((signed & 255).ravel(), minlength=256)
+    mean = signed.size / 256
+    assert ((lowest - mean) ** 2 / mean).sum() < 255 + 5 * np.sqrt(2 * 255)  # chi squared
+    assert len(np.unique(signed)) > 0.999 * signed.size
+
+
 @given(st.lists(st.text(), max_size=6))
 def test_a_document_has_the_same_signature_in_any_batch(texts):
     together = signatures(texts)

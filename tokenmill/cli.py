@@ -60,6 +60,16 @@ def _parser() -> argparse.ArgumentParser:
     _run_argument(build)
     build.add_argument("--engine", choices=("ray", "inline"), default="ray")
     build.add_argument("--workers", type=_positive, help="tasks at once (default: all cores)")
+    build.add_argument(
+        "--keep-downloads",
+        choices=("all", "none"),
+        help="none: a fetched file leaves when it is milled (default: downloads.keep)",
+    )
+    build.add_argument(
+        "--sample",
+        metavar="SHARE",
+        help="build a sample, e.g. 0.1%%, in RUN/sample and forecast the whole run",
+    )
     build.add_argument("--address", help="a Ray cluster to join (default: this machine)")
     build.set_defaults(run=commands.build)
 
@@ -104,6 +114,25 @@ def _parser() -> argparse.ArgumentParser:
     why.add_argument("document", metavar="DOC", help="a doc_id, or the source's id or url")
     why.set_defaults(run=commands.why)
 
+    retract = add("retract", help="take documents back: training and later builds leave them out")
+    retract.add_argument("folder", type=Path, metavar="RUN")
+    given = retract.add_mutually_exclusive_group(required=True)
+    given.add_argument("--ids", type=Path, help="doc_ids, or the source's ids or urls, one a line")
+    given.add_argument("--texts", type=Path, help="jsonl with `text`, or a text a line")
+    retract.add_argument(
+        "--from-step",
+        type=_step_of_phase,
+        metavar="PHASE:STEP",
+        help="the first step without them (default: that of the newest checkpoint)",
+    )
+    retract.add_argument(
+        "--training",
+        type=Path,
+        metavar="OUT",
+        help="where the run is trained (default: RUN/training)",
+    )
+    retract.set_defaults(run=commands.retract)
+
     verify = add("verify", help="every checksum, the root hash last")
     verify.add_argument("folder", type=Path, metavar="RUN")
     verify.set_defaults(run=commands.verify)
@@ -135,6 +164,13 @@ def _natural(text: str) -> int:
     if not 0 <= number < 1 << 64:
         raise argparse.ArgumentTypeError(f"expected 0 to 2**64 - 1, found {text}")
     return number
+
+
+def _step_of_phase(text: str) -> tuple[str, int]:
+    phase, colon, step = text.rpartition(":")
+    if not colon or not step.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected PHASE:STEP, found {text}")
+    return phase, int(step)
 
 
 def _positive(text: str) -> int:

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import dataclasses
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,11 +12,14 @@ from tokenmill.errors import RecipeError, RunError
 from tokenmill.loader.mixture_table import MixtureLine, mixture_table
 from tokenmill.pipeline import build as building
 from tokenmill.pipeline import inspection
+from tokenmill.pipeline import retract as retracting
 from tokenmill.pipeline.documents import SetAside
 from tokenmill.pipeline.engine import Engine, InlineEngine
 from tokenmill.pipeline.forecast import plan_report
 from tokenmill.pipeline.plan import Unreadable
 from tokenmill.pipeline.report import report
+from tokenmill.pipeline.sample import Sample, parse_share
+from tokenmill.pipeline.sample_run import build_sample, compared, forecast_table
 from tokenmill.pipeline.texts import source_texts
 from tokenmill.pipeline.whatif import what_if
 from tokenmill.pipeline.why import why as explain_why
@@ -25,14 +29,29 @@ from tokenmill.shards.listing import verify as find_damage
 from tokenmill.shards.run import read_run
 from tokenmill.shards.table import table
 from tokenmill.tokenizer.train import train_tokenizer as train_on
+from tokenmill.training.position import newest_position
 
 
 def build(arguments: argparse.Namespace) -> int:
-    recipe = load_recipe(arguments.recipe, arguments.set)
-    built = building.build(
-        recipe.corpus(), arguments.out, lambda: _engine(arguments), recipe=dump_recipe(recipe)
-    )
+    keep = arguments.keep_downloads
+    changes = [*arguments.set, *([f"downloads.keep={keep}"] if keep else [])]
+    recipe = load_recipe(arguments.recipe, changes)
+    corpus, resolved = recipe.corpus(), dump_recipe(recipe)
+    workers = 1 if arguments.engine == "inline" else arguments.workers or os.cpu_count() or 1
+    if arguments.sample is not None:
+        sample = Sample(share=parse_share(arguments.sample))
+        built, forecast = build_sample(
+            corpus, arguments.out, lambda: _engine(arguments), recipe=resolved, sample=sample
+        )
+        print(report(built), forecast_table(forecast, workers), sep="\n")
+        return 1 if built.num_set_aside else 0
+    built = building.build(corpus, arguments.out, lambda: _engine(arguments), recipe=resolved)
     print(report(built))
+    beside = compared(corpus, built, resolved)
+    if beside:
+        print(forecast_table(beside, workers))
+    elif (arguments.out / "forecast.json").exists():
+        print(f"{arguments.out / 'forecast.json'} is of another recipe and was not compared")
     return 1 if built.num_set_aside else 0
 
 
@@ -50,7 +69,8 @@ def train_tokenizer(arguments: argparse.Namespace) -> int:
         )
     lost: list[SetAside | Unreadable] = []
     with writable(arguments.out):
-        train_on(source_texts(recipe.sources, lost), recipe.tokenizer_training, arguments.out)
+        texts = source_texts(recipe.sources, arguments.out, lost)
+        train_on(texts, recipe.tokenizer_training, arguments.out)
     print(f"tokenizer  {arguments.out / 'tokenizer.json'}")
     if lost:
         first = f"{lost[0].source}/{lost[0].file}: {lost[0].error}"
@@ -133,6 +153,19 @@ def why(arguments: argparse.Namespace) -> int:
     recipe = load_recipe(arguments.folder / "recipe.yaml")
     print(explain_why(arguments.folder, recipe.corpus(), arguments.document))
     return 0
+
+
+def retract(arguments: argparse.Namespace) -> int:
+    training = arguments.training or arguments.folder / "training"
+    retracted = retracting.retract(
+        arguments.folder,
+        ids=arguments.ids,
+        texts=arguments.texts,
+        start=arguments.from_step,
+        reached=newest_position(training / "checkpoints"),
+    )
+    print(retracting.describe(retracted))
+    return 1 if retracted.missing else 0
 
 
 def verify(arguments: argparse.Namespace) -> int:

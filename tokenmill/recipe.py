@@ -18,8 +18,11 @@ import yaml
 from tokenmill.errors import RecipeError
 from tokenmill.loader.config import LoaderConfig
 from tokenmill.pipeline.corpus import Corpus
+from tokenmill.pipeline.decontaminate.config import DecontaminationConfig
 from tokenmill.pipeline.dedup.config import DedupConfig
 from tokenmill.pipeline.edits.config import EditConfig
+from tokenmill.pipeline.fetch.address import shown
+from tokenmill.pipeline.fetch.in_turn import DownloadConfig
 from tokenmill.pipeline.filters import FilterConfig
 from tokenmill.pipeline.pack import PackingConfig, RowShape, pack_name
 from tokenmill.pipeline.sources import SourceConfig
@@ -60,11 +63,18 @@ class Recipe:
     filters: FilterConfig = field(default_factory=FilterConfig)
     edits: EditConfig = field(default_factory=EditConfig)
     dedup: DedupConfig = field(default_factory=DedupConfig)
+    decontamination: DecontaminationConfig | None = None
+    """Evaluation sets whose items no document may hold; null: none."""
+    retracted: tuple[str, ...] = ()
+    """Files of documents that are left out, with their duplicates: overlay.jsonl of a run, or a
+    doc_id a line. What `tokenmill retract` took back from this very run is left out anyway."""
     packing: PackingConfig = field(default_factory=PackingConfig)
     text: Literal["keep", "drop"] = "keep"
     """Whether the cleaned text of kept documents stays in the run."""
     held_out: float = 0.001
     """Share of documents kept for evaluation, chosen by content hash."""
+    downloads: DownloadConfig = field(default_factory=DownloadConfig)
+    """What becomes of the files of remote sources."""
     tokenizer_training: TokenizerTrainingConfig | None = None
     """For `tokenmill train-tokenizer`."""
 
@@ -104,9 +114,12 @@ class Recipe:
             filters=self.filters,
             edits=self.edits,
             dedup=self.dedup,
+            decontamination=self.decontamination,
+            retracted=self.retracted,
             packing=self.packing,
             text=self.text,
             held_out=self.held_out,
+            downloads=self.downloads,
             shapes=tuple(sorted({phase.shape for phase in self.phases.values()})),
             phases={
                 name: PhaseInfo(
@@ -138,8 +151,11 @@ def load_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
 
 
 def dump_recipe(recipe: Recipe) -> str:
-    """The resolved recipe as YAML: every default written out."""
-    return yaml.safe_dump(to_mapping(recipe), sort_keys=False)
+    """The resolved recipe as YAML: every default written out, signatures of addresses left out."""
+    mapping = to_mapping(recipe)
+    for source in mapping["sources"].values():
+        source |= {key: shown(source[key]) for key in ("path", "file_list")}
+    return yaml.safe_dump(mapping, sort_keys=False)
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

@@ -60,7 +60,7 @@ class Removals:
     duplicate_of: NDArray[np.uint64]
     """The document that stays, or NO_DOCUMENT."""
     similarity: NDArray[np.float32]
-    """Estimated share of runs of words that both have; 1: all."""
+    """Estimated share of runs of words that both have; 1: all, 0: not estimated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,12 +132,14 @@ def find_removed(
     original = np.full(len(doc_ids), NO_DOCUMENT)
     similarity = np.zeros(len(doc_ids), np.float32)
     for removals in files:
-        place = np.searchsorted(removals.doc_ids, doc_ids)
-        hit = np.flatnonzero(place < len(removals.doc_ids))
-        hit = hit[removals.doc_ids[place[hit]] == doc_ids[hit]]
+        around = _around(removals.doc_ids, doc_ids)
+        known = removals.doc_ids[around]
+        place = np.searchsorted(known, doc_ids)
+        hit = np.flatnonzero(place < len(known))
+        hit = hit[known[place[hit]] == doc_ids[hit]]
         is_removed[hit] = True
-        original[hit] = removals.duplicate_of[place[hit]]
-        similarity[hit] = removals.similarity[place[hit]]
+        original[hit] = removals.duplicate_of[around][place[hit]]
+        similarity[hit] = removals.similarity[around][place[hit]]
     return is_removed, original, similarity
 
 
@@ -150,11 +152,13 @@ def find_spans(files: Sequence[Spans], doc_ids: NDArray[np.uint64]) -> Spans:
     found: list[tuple[NDArray[np.uint64], NDArray[np.int64], NDArray[np.int64]]] = []
     wanted = np.sort(doc_ids)
     for spans in files:
-        first = np.searchsorted(spans.doc_ids, wanted, side="left")
-        last = np.searchsorted(spans.doc_ids, wanted, side="right")
+        around = _around(spans.doc_ids, wanted)
+        known = spans.doc_ids[around]
+        first = np.searchsorted(known, wanted, side="left")
+        last = np.searchsorted(known, wanted, side="right")
         counts = last - first
         inside = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-        place = np.repeat(first, counts) + inside
+        place = around.start + np.repeat(first, counts) + inside
         found.append((spans.doc_ids[place], spans.starts[place], spans.stops[place]))
     if not found:
         return Spans(np.zeros(0, np.uint64), np.zeros(0, np.int64), np.zeros(0, np.int64))
@@ -210,6 +214,14 @@ def leave_out(
     before = np.concatenate([[0], np.cumsum(keep)])
     new_starts = before[starts]
     return tokens[keep], new_starts, before[starts + num_tokens] - new_starts
+
+
+def _around(known: NDArray[np.uint64], doc_ids: NDArray[np.uint64]) -> slice:
+    """The part of a rising array that can hold some documents: a unit's ids lie together."""
+    if not len(doc_ids):
+        return slice(0, 0)
+    first = np.searchsorted(known, doc_ids.min(), side="left")
+    return slice(int(first), int(np.searchsorted(known, doc_ids.max(), side="right")))
 
 
 def _open(run: Path, files: Sequence[Output]) -> list[pa.RecordBatch]:
