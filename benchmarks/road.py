@@ -89,6 +89,7 @@ def build_command(data: Path, settings: dict[str, str]) -> list[str]:
 def local_settings(data: Path) -> dict[str, str]:
     return {
         "sources.crawl.path": str(data / "web" / "warc"),
+        "sources.crawl.file_list": "''",  # the shipped source has one
         "sources.web.path": str(data / "refinedweb"),
         "sources.code.path": str(data / "code"),
         "sources.science.path": str(data / "science" / "jats"),
@@ -150,7 +151,7 @@ def kill_at_random(
     rng = random.Random(kills)
     moments = []
     for _ in range(kills):
-        moment = rng.uniform(0.1, 0.9) * seconds / kills
+        moment = rng.uniform(0.2, 0.6) * seconds
         silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         process = subprocess.Popen(command, env=environment, start_new_session=True, **silent)
         with contextlib.suppress(subprocess.TimeoutExpired):
