@@ -9,6 +9,7 @@ forked, serves a unit, and is gone with its parent. The next batch is extracted 
 works on the last one.
 """
 
+import fcntl
 import json
 import signal
 import subprocess
@@ -23,6 +24,8 @@ from tokenmill.pipeline.extract.child import ANSWER, BATCH, PAGE, Outcome
 from tokenmill.pipeline.extract.config import ExtractionConfig
 
 RETRY_TIMES = 10
+PIPE_BYTES = 1 << 20
+"""What a pipe holds where the system allows it: a batch goes through at once, not in turns."""
 
 Answer = tuple[Outcome, str]
 T = TypeVar("T")
@@ -91,9 +94,7 @@ class Extractor:
         Raises:
             _Died: after the last answer that was appended.
         """
-        child = self._child = self._child or subprocess.Popen(
-            self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
+        child = self._child = self._child or self._start()
         assert child.stdin
         assert child.stdout
         parts = [BATCH.pack(len(pages), seconds)]
@@ -111,6 +112,13 @@ class Extractor:
                     answers.append((Outcome(outcome), data.decode()))
                     continue
             raise self._died(child)
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        child = subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        for pipe in filter(None, (child.stdin, child.stdout)):
+            with suppress(OSError, AttributeError):  # a user's many workers may not have so much
+                fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+        return child
 
     def _died(self, child: subprocess.Popen[bytes]) -> _Died:
         self._child = None

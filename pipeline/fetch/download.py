@@ -31,8 +31,8 @@ SPAN_BYTES = 8 << 20
 """Asked for at once: long enough that the wait for an answer is small beside it."""
 HELD_BLOCKS = 256
 """Kept in memory until they are hashed (32 MiB); the rest is read again from the disk's cache."""
-CONNECTIONS = 4
-"""To one file. Each worker of the engine has a file of its own."""
+CONNECTIONS = 2
+"""To one file; each worker of the engine has a file of its own. More would fight over the GIL."""
 
 
 @dataclass(frozen=True, slots=True)
