@@ -89,7 +89,7 @@ def build_command(data: Path, settings: dict[str, str]) -> list[str]:
 def local_settings(data: Path) -> dict[str, str]:
     return {
         "sources.crawl.path": str(data / "web" / "warc"),
-        "sources.crawl.file_list": "''",  # the shipped source has one
+        "sources.crawl.file_list": "",  # the shipped source has one
         "sources.web.path": str(data / "refinedweb"),
         "sources.code.path": str(data / "code"),
         "sources.science.path": str(data / "science" / "jats"),

@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -151,10 +152,16 @@ def cutting_proxy(port: int, cut_after: int) -> Iterator[CuttingProxy]:
         proxy.close()
 
 
-class Hub(ThreadingHTTPServer):
-    """The hub's API over files in memory: revisions, pages of the tree, LFS, redirects, gates."""
-
+class _Server(ThreadingHTTPServer):
     daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        if not isinstance(sys.exc_info()[1], ConnectionError):  # a client may hang up
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
+
+
+class Hub(_Server):
+    """The hub's API over files in memory: revisions, pages of the tree, LFS, redirects, gates."""
 
     def __init__(self, token: str = "") -> None:
         super().__init__(("127.0.0.1", 0), _HubHandler)
@@ -163,7 +170,7 @@ class Hub(ThreadingHTTPServer):
         self.page_size = 2
         self.seen: list[tuple[str, str | None]] = []
         """(path, Authorization) of each request."""
-        self.cdn = ThreadingHTTPServer(("127.0.0.1", 0), _CdnHandler)
+        self.cdn = _Server(("127.0.0.1", 0), _CdnHandler)
         self.cdn.hub = self  # type: ignore[attr-defined]
         self.signature = "signature-1"
 
@@ -303,10 +310,8 @@ class _CdnHandler(_Handler):
         self.answer(404)
 
 
-class Busy(ThreadingHTTPServer):
+class Busy(_Server):
     """Answers with one status after the other, then with 200 and the bytes."""
-
-    daemon_threads = True
 
     def __init__(self, data: bytes, *statuses: int) -> None:
         super().__init__(("127.0.0.1", 0), _BusyHandler)

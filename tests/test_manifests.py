@@ -25,6 +25,12 @@ def test_each_source_loads(path):
     read_settings(SourceConfig, yaml.safe_load(path.read_text()), str(path))
 
 
+def test_a_shipped_source_can_be_a_folder_although_it_has_a_list_of_files():
+    changes = ["sources.crawl.path=data", "sources.crawl.file_list="]
+    crawl = load_recipe(MANIFESTS / "crawl-web-code-science.yaml", changes).sources["crawl"]
+    assert (crawl.path, crawl.file_list) == ("data", "")
+
+
 def test_neobert_is_the_published_recipe():
     recipe = load_recipe(MANIFESTS / "neobert.yaml")
     first, second = recipe.phases.values()

@@ -3,8 +3,8 @@
     recipe = load_recipe(Path("manifests/neobert.yaml"), ["sources.refinedweb.path=data"])
 
 A source may name a file to start from with `use: sources/refinedweb.yaml` (beside the recipe) and
-change any key of it. `--set a.b=value` changes or adds one key, the value read as YAML. Paths are
-taken from the working folder.
+change any key of it. `--set a.b=value` changes or adds one key, the value read as YAML; no value
+is the empty text. Paths are taken from the working folder.
 """
 
 import re
@@ -182,7 +182,7 @@ def _apply(mapping: dict[str, Any], change: str) -> None:
         if not isinstance(mapping, dict):
             raise RecipeError(f"--set {change}: {name} is a value, it has no keys below it")
     try:
-        mapping[key] = yaml.safe_load(text)
+        mapping[key] = yaml.safe_load(text) if text else ""
     except yaml.YAMLError:
         raise RecipeError(f"--set {change}: {text} is not readable as YAML") from None
 

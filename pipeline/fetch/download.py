@@ -2,7 +2,7 @@
 
     download(file, store, part, target) -> Downloaded
 
-The file is cut into spans of 8 MiB, each asked for on a connection of its own, first ones first.
+The file is cut into spans of 8 MiB; each connection asks for the first that nobody has taken.
 What came stands in the journal block by block, so a kill costs the blocks at work, and a cut
 connection nothing. While the rest arrives, this thread hashes what has come from the beginning
 without a gap. The file gets its name when size and checksum agree and the bytes are on the disk.
