@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from tokenmill.pipeline.documents import BATCH_BYTES, Documents
+from tokenmill.pipeline.documents import BATCH_BYTES, Documents, doc_ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,14 +28,18 @@ class Batch:
 
     def _clear(self) -> None:
         self._records: list[Record] = []
-        self._doc_ids: list[int] = []
+        self._first_ids: list[int] = []
         self._positions: list[int] = []
         self._bytes = 0
 
-    def add(self, doc_id: int, position: int, record: Record) -> None:
-        """Put a document behind the others."""
+    def add(self, first_id: int, position: int, record: Record) -> None:
+        """Put a document behind the others.
+
+        Args:
+            first_id: of the first document of its file.
+        """
         self._records.append(record)
-        self._doc_ids.append(doc_id)
+        self._first_ids.append(first_id)
         self._positions.append(position)
         self._bytes += len(record.text) + 64  # what an empty document takes
 
@@ -48,12 +52,17 @@ class Batch:
         return len(self._records)
 
     def take(self) -> Documents:
-        """The documents so far; the batch is empty after."""
+        """The documents so far; the batch is empty after.
+
+        Raises:
+            SourceError: a position is larger than a doc_id can hold.
+        """
         records = self._records
+        positions = np.array(self._positions, np.int64)
         documents = Documents(
             texts=pa.array([record.text for record in records], pa.large_string()),
-            doc_ids=np.array(self._doc_ids, np.uint64),
-            positions=np.array(self._positions, np.int64),
+            doc_ids=doc_ids(np.array(self._first_ids, np.uint64), positions),
+            positions=positions,
             ids=pa.array([record.id for record in records], pa.string()),
             urls=pa.array([record.url for record in records], pa.string()),
             licences=pa.array([record.licence for record in records], pa.string()),

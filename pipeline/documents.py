@@ -53,15 +53,19 @@ class Skipped:
     count: int
 
 
-def doc_ids(first_id: int, positions: NDArray[np.int64]) -> NDArray[np.uint64]:
-    """(documents,) the first document's id, 40 bits of a hash, and 24 bits of position.
+def doc_ids(
+    first_ids: int | NDArray[np.uint64], positions: NDArray[np.int64]
+) -> NDArray[np.uint64]:
+    """(documents,) the id of the first document of each one's file, 40 bits of a hash, and 24 bits
+    of position.
 
     Raises:
         SourceError: a position that 24 bits cannot hold.
     """
+    ids = np.broadcast_to(np.asarray(first_ids, np.uint64), positions.shape)
     if len(positions) and positions.max() >= 1 << POSITION_BITS:
         raise SourceError(
             f"more than {1 << POSITION_BITS:,} documents in one file, whose first has the id "
-            f"{first_id}. Cut the file: a doc_id holds no larger position."
+            f"{ids[positions.argmax()]}. Cut the file: a doc_id holds no larger position."
         )
-    return np.uint64(first_id) | positions.astype(np.uint64)
+    return ids | positions.astype(np.uint64)

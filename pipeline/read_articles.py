@@ -64,7 +64,7 @@ def read_articles(unit: Unit, config: SourceConfig) -> Iterator[Documents | SetA
                     message = f"{printable(name)}: {error}" if packed else str(error)
                     yield SetAside(unit.source, file.name, place, message)
                 else:
-                    batch.add(file.first_id | number, number, _record(article, name, config))
+                    batch.add(file.first_id, number, _record(article, name, config))
                     if batch.full:
                         yield batch.take()
                 place = f"after {place}"

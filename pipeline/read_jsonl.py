@@ -12,81 +12,44 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
-import pyarrow as pa
 import zstandard
 
-from tokenmill.pipeline.documents import BATCH_BYTES, Documents, SetAside, doc_ids
+from tokenmill.pipeline.archive import Broken
+from tokenmill.pipeline.batches import Batch, Record
+from tokenmill.pipeline.documents import Documents, SetAside
 from tokenmill.pipeline.plan import UnitFile
-from tokenmill.pipeline.sources import Columns, SourceConfig
+from tokenmill.pipeline.sources import SourceConfig
 
 CHUNK_BYTES = 1 << 20
 ZSTD_CHUNK_BYTES = 1 << 12
 """zstd packs at most 32,768 bytes into one: what one step gives stays below 128 MiB."""
 
 
-Record = tuple[Any, ...]
-"""Text, id, url, licence, dump, language."""
-
-
-class Broken(Exception):
-    """A stream ends or fails before its end; what came before stands."""
-
-
 def read_jsonl(source: str, file: UnitFile, config: SourceConfig) -> Iterator[Documents | SetAside]:
     """The documents of a file or of a range of it; positions are lines, blank ones left out."""
-    batch = _Batch(file, config)
+    batch = Batch()
     position = 0
     after = f" after byte {file.start}" if file.start else ""
     try:
         for line in _lines(file, config.max_document_bytes):
-            record = _parse(line, config.columns)
+            record = _parse(line, config)
             if isinstance(record, str):
                 yield SetAside(source, file.name, f"record {position}{after}", record)
             elif record is not None:
-                batch.add(position, record)
-                if batch.num_bytes >= BATCH_BYTES:
+                batch.add(file.first_id, position, record)
+                if batch.full:
                     yield batch.take()
             if record is not None:
                 position += 1
     except Broken as error:
         yield SetAside(source, file.name, f"before record {position}{after}", str(error))
-    if batch.records:
+    if len(batch):
         yield batch.take()
 
 
-class _Batch:
-    """Records until there are enough for a batch."""
-
-    def __init__(self, file: UnitFile, config: SourceConfig) -> None:
-        self.file, self.config = file, config
-        self.positions: list[int] = []
-        self.records: list[Record] = []
-        self.num_bytes = 0
-
-    def add(self, position: int, record: Record) -> None:
-        self.positions.append(position)
-        self.records.append(record)
-        self.num_bytes += len(record[0]) + 64  # what an empty document takes
-
-    def take(self) -> Documents:
-        texts, ids, urls, licences, dumps, languages = zip(*self.records, strict=True)
-        positions = np.array(self.positions, np.int64)
-        self.positions, self.records, self.num_bytes = [], [], 0
-        return Documents(
-            texts=pa.array(texts, pa.large_string()),
-            doc_ids=doc_ids(self.file.first_id, positions),
-            positions=positions,
-            ids=_strings(ids, None),
-            urls=_strings(urls, None),
-            licences=_strings(licences, self.config.licence),
-            dumps=_strings(dumps, None),
-            languages=_strings(languages, None),
-        )
-
-
-def _parse(line: bytes | None, columns: Columns) -> Record | str | None:
-    """A record's text and side columns; or what is wrong with it; or None for a blank line."""
+def _parse(line: bytes | None, config: SourceConfig) -> Record | str | None:
+    """A record; or what is wrong with it; or None for a blank line."""
+    columns = config.columns
     if line is None:
         return "longer than max_document_bytes"
     if not line.strip():
@@ -107,8 +70,14 @@ def _parse(line: bytes | None, columns: Columns) -> Record | str | None:
         text.encode()
     except UnicodeEncodeError as error:
         return f"not UTF-8: {error}"
-    sides = (columns.id, columns.url, columns.licence, columns.dump, columns.language)
-    return text, *(_at(value, column) for column in sides)
+    return Record(
+        text,
+        id=_written(_at(value, columns.id)),
+        url=_written(_at(value, columns.url)),
+        licence=_written(_at(value, columns.licence), config.licence),
+        dump=_written(_at(value, columns.dump)),
+        language=_written(_at(value, columns.language)),
+    )
 
 
 def _at(record: dict[str, Any], column: str | None) -> Any:
@@ -121,15 +90,13 @@ def _at(record: dict[str, Any], column: str | None) -> Any:
     return value
 
 
-def _strings(values: tuple[Any, ...], missing: str | None) -> pa.Array:
-    def as_text(value: Any) -> str | None:
-        if value is None:
-            return missing
-        text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-        # Lone surrogates in a side column must not cost the document.
-        return text.encode(errors="replace").decode()
-
-    return pa.array([as_text(value) for value in values], pa.string())
+def _written(value: Any, missing: str | None = None) -> str | None:
+    """A side column's value as text."""
+    if value is None:
+        return missing
+    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    # Lone surrogates in a side column must not cost the document.
+    return text.encode(errors="replace").decode()
 
 
 def _lines(file: UnitFile, max_bytes: int) -> Iterator[bytes | None]:

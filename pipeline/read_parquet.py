@@ -56,16 +56,16 @@ def _documents(
     if not len(good):
         return
     batch, positions = batch.take(pa.array(good)), positions[good]
-    licences = _strings(batch, config.columns.licence)
+    licences = strings(batch, config.columns.licence)
     yield Documents(
         texts=batch.column(config.columns.text).cast(pa.large_string()),
         doc_ids=doc_ids(file.first_id, positions),
         positions=positions,
-        ids=_strings(batch, config.columns.id),
-        urls=_strings(batch, config.columns.url),
+        ids=strings(batch, config.columns.id),
+        urls=strings(batch, config.columns.url),
         licences=pc.fill_null(licences, config.licence),
-        dumps=_strings(batch, config.columns.dump),
-        languages=_strings(batch, config.columns.language),
+        dumps=strings(batch, config.columns.dump),
+        languages=strings(batch, config.columns.language),
     )
 
 
@@ -94,7 +94,7 @@ def _where(mask: pa.BooleanArray) -> list[int]:
     return [int(row) for row in rows]
 
 
-def _strings(batch: pa.RecordBatch, column: str | None) -> pa.Array:
+def strings(batch: pa.RecordBatch, column: str | None) -> pa.Array:
     """A column as strings: lists are joined by commas, numbers are written out."""
     if column is None or column not in batch.schema.names:
         return pa.nulls(batch.num_rows, pa.string())

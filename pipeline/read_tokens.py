@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from tokenmill.pipeline.documents import BATCH_BYTES, Documents, SetAside, doc_ids
 from tokenmill.pipeline.plan import Unit, UnitFile
-from tokenmill.pipeline.read_parquet import _strings
+from tokenmill.pipeline.read_parquet import strings
 from tokenmill.pipeline.sample import take
 from tokenmill.pipeline.sources import SourceConfig
 from tokenmill.pipeline.token_files import BadTokenFile, open_token_file
@@ -173,11 +173,11 @@ def _rows(
                 texts=_no_texts(len(positions)),
                 doc_ids=doc_ids(file.first_id, positions),
                 positions=positions,
-                ids=_strings(batch, columns.id),
-                urls=_strings(batch, columns.url),
-                licences=pc.fill_null(_strings(batch, columns.licence), config.licence),
-                dumps=_strings(batch, columns.dump),
-                languages=_strings(batch, columns.language),
+                ids=strings(batch, columns.id),
+                urls=strings(batch, columns.url),
+                licences=pc.fill_null(strings(batch, columns.licence), config.licence),
+                dumps=strings(batch, columns.dump),
+                languages=strings(batch, columns.language),
             ),
         )
 
