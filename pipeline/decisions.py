@@ -26,7 +26,7 @@ FIRST = pa.schema(
         "url": pa.string(),
         "licence": pa.string(),
         "dump": pa.string(),  # the crawl or release, as the source says
-        "language": pa.string(),  # human or programming, as the source says
+        "source_language": pa.string(),  # human or programming, as the source says
         "content_hash": pa.binary(16),  # XXH3-128 of the cleaned text
         "reason": NAME,  # the setting that let it go; empty: kept
         "num_tokens": pa.int32(),  # without special tokens, after all edits
@@ -65,7 +65,7 @@ def decision_batch(
         "url": documents.urls,
         "licence": documents.licences,
         "dump": documents.dumps,
-        "language": documents.languages,
+        "source_language": documents.languages,
         "content_hash": hashes,
         "reason": reason_column(verdict),
         "num_tokens": num_tokens.astype(np.int32),

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tokenmill.pipeline.decisions import FIRST, LAST
 from tokenmill.pipeline.documents import Documents
 from tokenmill.pipeline.edits.config import EditConfig
 from tokenmill.pipeline.edits.pii import PiiConfig
@@ -17,12 +18,17 @@ from tokenmill.pipeline.examine import Examiner
 from tokenmill.pipeline.filters import FilterConfig
 from tokenmill.pipeline.rules.c4 import C4Rule
 from tokenmill.pipeline.rules.classifier import ClassifierRule
+from tokenmill.pipeline.rules.code import CodeRule
 from tokenmill.pipeline.rules.datatrove import DatatroveRule
 from tokenmill.pipeline.rules.datatrove_names import DATATROVE_NAMES
 from tokenmill.pipeline.rules.fineweb import FineWebRule
 from tokenmill.pipeline.rules.gopher import GopherRule
+from tokenmill.pipeline.rules.language import LanguageRule
 from tokenmill.pipeline.rules.length import LengthRule
 from tokenmill.pipeline.rules.refinedweb import RefinedWebRule
+from tokenmill.pipeline.rules.science import ScienceRule
+from tokenmill.pipeline.rules.symbols import SymbolRule
+from tokenmill.pipeline.rules.url import UrlRule
 from tokenmill.tokenizer.words import Splitter
 
 WEB = FilterConfig(gopher=GopherRule(), c4=C4Rule(), fineweb=FineWebRule())
@@ -162,6 +168,18 @@ def test_repair_comes_before_the_rules_and_addresses_are_replaced_after_them():
 def test_the_words_of_a_batch_are_those_of_the_texts_that_are_left():
     examined = examine(TEXTS, WEB, EditConfig(pii=PiiConfig()))
     assert examined.words.join().to_pylist() == examined.texts.to_pylist()
+
+
+@pytest.mark.parametrize("kind", ["web", "code", "science"])
+def test_no_signal_has_the_name_of_a_column_that_every_run_has(kind):
+    every = FilterConfig(
+        url=UrlRule(), language=LanguageRule(), length=LengthRule(), symbols=SymbolRule(),
+        gopher=GopherRule(), c4=C4Rule(), refinedweb=RefinedWebRule(), fineweb=FineWebRule(),
+        code=CodeRule(), science=ScienceRule(),
+    )  # fmt: skip
+    signals = examine(TEXTS, every, kind=kind).signals
+    assert signals
+    assert not signals.keys() & {*FIRST.names, *LAST.names}
 
 
 def test_rules_look_at_their_kinds_of_text_alone():
