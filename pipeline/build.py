@@ -7,8 +7,9 @@ end with the same root.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO
 
+from tokenmill.pipeline.arrival import Arrival, Listed
 from tokenmill.pipeline.assets import asset_hashes
 from tokenmill.pipeline.corpus import OWN_FOLDERS, Corpus, check_disk
 from tokenmill.pipeline.decontaminate.items import find_files
@@ -17,47 +18,26 @@ from tokenmill.pipeline.dedup.duplicates import duplicate_steps
 from tokenmill.pipeline.dedup.steps import MilledUnit, Step
 from tokenmill.pipeline.engine import Engine
 from tokenmill.pipeline.examine import Examiner
-from tokenmill.pipeline.fetch.in_turn import (
-    fetch_tasks,
-    in_groups,
-    let_go,
-    remove_unfinished,
-)
 from tokenmill.pipeline.fetch.listing import list_source
 from tokenmill.pipeline.fetch.peek import open_remote
-from tokenmill.pipeline.fetch.stage import (
-    OPENED,
-    FetchTask,
-    PlanTask,
-    are_there,
-    fetch,
-    fetched_files,
-    known_plan,
-    plan_fetched,
-)
 from tokenmill.pipeline.finish import Built, Stages, finish_run
-from tokenmill.pipeline.identify import identify, identify_tasks, input_files
 from tokenmill.pipeline.lock import locked
 from tokenmill.pipeline.mill import MillTask
 from tokenmill.pipeline.mill_tokens import TokensTask, mill_unit
 from tokenmill.pipeline.pack import PackTask, RowShape, pack, pack_name, plan_groups
-from tokenmill.pipeline.plan import Unit, Unreadable, check_columns, check_ids, plan_units
-from tokenmill.pipeline.progress import show_progress
-from tokenmill.pipeline.receipts import Receipt, Task, find_receipt, paths, sweep
+from tokenmill.pipeline.plan import Unit, check_columns
+from tokenmill.pipeline.receipts import Receipt, paths
 from tokenmill.pipeline.retracted import retracted, retracted_documents
 from tokenmill.pipeline.sample import Draw, Sample, draw
 from tokenmill.pipeline.settle import SettleTask, settle
-from tokenmill.pipeline.sources import InputFile, SourceConfig, SourceFile, refuse_own_outputs
+from tokenmill.pipeline.sources import SourceConfig, SourceFile, refuse_own_outputs
+from tokenmill.pipeline.stages import StageRunner
 from tokenmill.shards.files import remove_parts, write_whole
 from tokenmill.shards.listing import Output
 from tokenmill.shards.run import TokenizerInfo
 from tokenmill.tokenizer import load_tokenizer
 from tokenmill.tokenizer.words import Splitter
 
-T = TypeVar("T", bound=Task)
-
-Listed = Mapping[str, Sequence[SourceFile]]
-"""The files of each source."""
 PEEKED_FILES = 8
 """Remote files whose columns are looked at before any is fetched."""
 
@@ -136,8 +116,8 @@ class _Build:
         special: TokenizerInfo,
         sample: Sample | None,
     ) -> None:
-        self.corpus, self.run, self.engine, self.special = corpus, run, engine, special
-        self.sample = sample
+        self.corpus, self.run, self.special, self.sample = corpus, run, special, sample
+        self.stage = StageRunner(run, engine)
         self.assets = asset_hashes(corpus.filters, corpus.edits)
         self.draws: dict[str, Draw] = {}
         """By source, where there is a sample."""
@@ -145,7 +125,8 @@ class _Build:
     def run_stages(self, listed: Listed) -> Built:
         if self.sample:
             listed = self.draw(listed, self.sample)
-        units, unreadable = self.plan(listed)
+        arrival = Arrival(self.corpus, self.run, self.stage, self.mill_tasks, self.draws)
+        units, unreadable = arrival.units(listed)
         milled = self.stage("mill", mill_unit, self.mill_tasks(units))
         of_units = [MilledUnit(unit, milled[unit.name]) for unit in units]
         steps = self.steps(of_units)
@@ -165,94 +146,6 @@ class _Build:
         for name, source in self.corpus.sources.items():
             self.draws[name] = draw(name, source, listed[name], sample)
         return {name: drawn.files for name, drawn in self.draws.items()}
-
-    def plan(self, listed: Listed) -> tuple[list[Unit], list[Unreadable]]:
-        """The units of all sources in their order, and the files that cannot be opened."""
-        near = [
-            task for name, files in listed.items() for task in identify_tasks(self.run, name, files)
-        ]
-        receipts = self.stage("identify", identify, near)
-        far = self.fetch(listed)
-        units: list[Unit] = []
-        unreadable: list[Unreadable] = []
-        for name, source in self.corpus.sources.items():
-            files = [
-                file
-                for task in near
-                if task.source == name
-                for file in input_files(task, receipts[task.name])
-            ]
-            mine = [task for task in far if task.source == name]
-            if source.format not in OPENED:
-                files += [file for task in mine for file in self.fetched(task)]
-                mine = []
-            files.sort(key=lambda file: file.name)
-            for planned, broken in (
-                plan_units(name, source, files),
-                *(self.known_units(task) or ([], []) for task in mine),
-            ):
-                units += planned
-                unreadable += broken
-        check_ids(units)
-        if self.draws:
-            units = [unit for unit in units if self.draws[unit.source].has(unit)]
-        return units, unreadable
-
-    def fetch(self, listed: Listed) -> list[FetchTask]:
-        """Have what is remote and not milled yet; where files do not stay, mill it too.
-
-        Returns:
-            All tasks; afterwards the units of each are known, and milled or at hand.
-        """
-        tasks = [
-            task
-            for name, source in self.corpus.sources.items()
-            for task in fetch_tasks(
-                self.run, name, source, [file for file in listed[name] if file.remote]
-            )
-        ]
-        for stage in ("fetch", "plan"):
-            sweep(self.run, stage, [task.name for task in tasks])
-        todo = [task for task in tasks if not self.is_milled(task)]
-        for group in in_groups(todo, self.corpus.downloads):
-            absent = [task for task in group if not are_there(self.fetched(task))]
-            self.work("fetch", fetch, absent, num_done=len(group) - len(absent))
-            for task in group:
-                if self.known_units(task) is None:
-                    plan_fetched(self.plan_task(task))
-            if self.corpus.downloads.keep == "none":
-                self.work("mill", mill_unit, [t for task in group for t in self.to_mill(task)])
-                let_go(group)
-        remove_unfinished(self.run)
-        if self.corpus.downloads.keep == "none":
-            let_go(tasks)
-        return tasks
-
-    def fetched(self, task: FetchTask) -> list[InputFile]:
-        """What is known of a task's files; nothing before they have come once."""
-        receipt = find_receipt(task)
-        return fetched_files(task, receipt) if receipt else []
-
-    def plan_task(self, task: FetchTask) -> PlanTask:
-        config = self.corpus.sources[task.source]
-        return PlanTask(self.run, task.name, task.source, config, tuple(self.fetched(task)))
-
-    def known_units(self, task: FetchTask) -> tuple[list[Unit], list[Unreadable]] | None:
-        """The units of a task's files by the receipts alone."""
-        return known_plan(self.plan_task(task)) if find_receipt(task) else None
-
-    def is_milled(self, task: FetchTask) -> bool:
-        known = self.known_units(task)
-        return known is not None and not self.to_mill(task)
-
-    def to_mill(self, task: FetchTask) -> list[MillTask | TokensTask]:
-        """What the mill still has to do for a task's files."""
-        units, _ = self.known_units(task) or ([], [])
-        if self.draws:
-            units = [unit for unit in units if self.draws[unit.source].has(unit)]
-        return [
-            mill_task for mill_task in self.mill_tasks(units) if find_receipt(mill_task) is None
-        ]
 
     def mill_tasks(self, units: Sequence[Unit]) -> list[MillTask | TokensTask]:
         return mill_tasks(self.corpus, self.run, units, self.special, self.assets, self.draws)
@@ -293,7 +186,8 @@ class _Build:
         shape: RowShape,
     ) -> dict[str, Receipt]:
         def read_by_pack(unit: str) -> list[Output]:
-            tokens = [o for o in milled[unit].outputs if o.path.endswith(".arrow")]
+            names = paths(milled[unit], "tokens-")
+            tokens = [output for output in milled[unit].outputs if output.path in names]
             return [*tokens, *settled[unit].outputs]
 
         tokens = {unit.name: settled[unit.name].counts.get("tokens.kept", 0) for unit in units}
@@ -320,26 +214,6 @@ class _Build:
                 )
             )
         return self.stage("pack", pack, tasks, below=pack_name(self.corpus.packing, shape))
-
-    def stage(
-        self, stage: str, function: Callable[[T], Receipt], tasks: Sequence[T], below: str = ""
-    ) -> dict[str, Receipt]:
-        """The receipts of all tasks by name: old ones that still hold, and new ones."""
-        sweep(self.run, stage, [task.name for task in tasks], below)
-        if not tasks:
-            return {}
-        receipts = {task.name: find_receipt(task) for task in tasks}
-        todo = [task for task in tasks if receipts[task.name] is None]
-        done = self.work(stage, function, todo, num_done=len(tasks) - len(todo))
-        receipts |= {receipt.name: receipt for receipt in done}
-        return {name: receipt for name, receipt in receipts.items() if receipt is not None}
-
-    def work(
-        self, stage: str, function: Callable[[T], Receipt], todo: Sequence[T], num_done: int = 0
-    ) -> list[Receipt]:
-        """Do some tasks of a stage, whatever becomes of the others."""
-        done = self.engine.run(function, todo)
-        return list(show_progress(stage, len(todo), num_done, done))
 
 
 def mill_tasks(
