@@ -145,6 +145,7 @@ def built(tmp_path, counts, milled=None, not_judged=0):
     return Built(
         run=tmp_path, root="", counts=counts, reasons=[], num_set_aside=0, not_judged=not_judged,
         skipped=_skipped(stages.mill), licences=[], manifests=[], stages=stages, draws={},
+        decontaminated=False,
     )  # fmt: skip
 
 
