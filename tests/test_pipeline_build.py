@@ -19,7 +19,7 @@ from pipeline_runs import prepare, write_recipe, write_sources
 
 from tokenmill import commands
 from tokenmill.cli import main
-from tokenmill.pipeline import mill, plan, read_jsonl
+from tokenmill.pipeline import batches, mill, plan
 from tokenmill.pipeline.decisions import FIRST, LAST
 from tokenmill.pipeline.engine import InlineEngine
 from tokenmill.shards import files
@@ -221,7 +221,7 @@ def test_what_a_dead_build_of_other_settings_left_is_never_taken_for_done(
 
 def test_a_long_stream_is_milled_in_parts(tmp_path, monkeypatch):
     monkeypatch.setattr(mill, "UNIT_BYTES", 3000)
-    monkeypatch.setattr(read_jsonl, "BATCH_BYTES", 1000)
+    monkeypatch.setattr(batches, "BATCH_BYTES", 1000)
     recipe, run = prepare(tmp_path), tmp_path / "run"
     whole = tmp_path / "in" / "code.jsonl"
     (tmp_path / "in" / "code.jsonl.gz").write_bytes(gzip.compress(whole.read_bytes()))
