@@ -75,7 +75,7 @@ def measure(run: Path, phase: str, micro_batch_rows: int, seconds: float) -> Fig
     with Loader(run, phase, micro_batch_rows=micro_batch_rows, prefetch=0) as loader:
         # The first round maps the shards and brings them into the page cache.
         million_tokens = max(_rate(loader, seconds) for _ in range(3)) / 1e6
-        sequences = loader.rows_at(0).sequences
+        sequences = loader.rows_at(0).pieces
         loader.seek(LATE_STEP)
         state = loader.state_dict()
 
@@ -146,9 +146,10 @@ def synthetic_run(run: Path, num_rows: int) -> Path:
         sha256="0" * 64,
         vocab_size=30_522,
         pad_id=0,
-        cls_id=101,
-        sep_id=102,
         mask_id=103,
+        prefix=(101,),
+        separator=(102,),
+        suffix=(102,),
         unk_id=100,
         special_ids=(0, 100, 101, 102, 103),
     )
@@ -209,6 +210,8 @@ def _random_rows(
         lengths=np.array(lengths, np.int32),
         doc_ids=np.arange(1, len(lengths) + 1, dtype=np.uint64),
         starts=np.zeros(len(lengths), np.int32),
+        num_special=np.full(len(lengths), 2, np.uint8),
+        joined=np.zeros(len(lengths), np.uint8),
     )
     rows.tokens[np.arange(ROW_TOKENS) >= rows.real_tokens()[:, None]] = 0
     return rows

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from tokenmill.errors import FormatError
 from tokenmill.loader.batch import Batch
-from tokenmill.loader.config import MaskingConfig
 from tokenmill.loader.hidden import Hidden
 from tokenmill.loader.layout import lay_out, num_sequence_slots
 from tokenmill.loader.masking import NO_TARGET, mask_rows, prepare_masking
-from tokenmill.loader.rows import PackRows, Sequences
+from tokenmill.loader.masking_config import MaskingConfig
+from tokenmill.loader.rows import PackRows, Pieces
 from tokenmill.shards.run import TokenizerInfo
 
 
@@ -29,7 +29,7 @@ class StepRows:
     """(rows,) numbers in PackRows."""
     mask_keys: NDArray[np.uint64]
     """(rows,) differ between two visits of a row."""
-    sequences: Sequences
+    pieces: Pieces
     num_targets: NDArray[np.int64]
     """(rows,) tokens that are masked."""
 
@@ -51,17 +51,16 @@ class Assembler:
         self._hidden = hidden
         self._masking = prepare_masking(masking, tokenizer)
         self._mask_slots = self._masking.num_slots(pack.row_tokens)
-        self._sequence_slots = num_sequence_slots(pack.row_tokens, max_length, pack.max_sequences)
+        self._sequence_slots = num_sequence_slots(pack.row_tokens, max_length, pack.max_pieces)
 
     def step_rows(
         self, step: int, rows: NDArray[np.int64], mask_keys: NDArray[np.uint64]
     ) -> StepRows:
         """Look up what stands in the rows of a step."""
-        sequences = self._pack.sequences(rows)
-        is_hidden = self._hidden.at(step, sequences.doc_ids)
-        sequences = replace(sequences, is_hidden=is_hidden)
-        num_targets = self._masking.num_targets(sequences.num_maskable())
-        return StepRows(step, rows, mask_keys, sequences, num_targets)
+        pieces = self._pack.pieces(rows)
+        pieces = replace(pieces, is_hidden=self._hidden.at(step, pieces.doc_ids))
+        num_targets = self._masking.num_targets(pieces.num_maskable())
+        return StepRows(step, rows, mask_keys, pieces, num_targets)
 
     def batch(
         self, step: StepRows, places: range, num_rows: int, *, index: int, num_micro_batches: int
@@ -72,14 +71,14 @@ class Assembler:
             FormatError: a shard is missing or damaged.
         """
         own = slice(places.start, places.stop)
-        sequences = step.sequences.of_rows(places)
+        pieces = step.pieces.of_rows(places)
         row_tokens = self._pack.row_tokens
         input_ids = np.empty(num_rows * row_tokens, np.int32)
         input_ids[len(places) * row_tokens :] = self._pad_id
         self._pack.copy_tokens(step.rows[own], input_ids)
-        hidden = sequences.is_hidden
+        hidden = pieces.is_hidden
         for start, length in zip(
-            sequences.starts(row_tokens)[hidden], sequences.lengths[hidden], strict=True
+            pieces.starts(row_tokens)[hidden], pieces.lengths[hidden], strict=True
         ):
             input_ids[start : start + length] = self._pad_id
 
@@ -87,9 +86,10 @@ class Assembler:
         doc_ids = np.empty(num_rows * self._sequence_slots, np.uint64)
         cu_seqlens = np.empty(len(doc_ids) + 1, np.int32)
         lay_out(
-            sequences.lengths,
-            np.where(hidden, np.uint64(0), sequences.doc_ids),
-            sequences.row_ends,
+            pieces.lengths,
+            np.where(hidden, np.uint64(0), pieces.doc_ids),
+            pieces.joined,
+            pieces.row_ends,
             row_tokens,
             self._max_length,
             cu_seqlens,
@@ -103,8 +103,8 @@ class Assembler:
             self._masking,
             input_ids,
             step.mask_keys[own],
-            sequences.lengths,
-            sequences.row_ends,
+            pieces.lengths,
+            pieces.row_ends,
             step.num_targets[own],
             row_tokens=row_tokens,
             positions=masked_positions,
@@ -131,7 +131,7 @@ class Assembler:
             targets=targets,
             doc_ids=doc_ids,
             row_weights=row_weights,
-            num_tokens=int(sequences.num_real_tokens().sum()),
+            num_tokens=int(pieces.num_real_tokens().sum()),
             step_targets=int(step.num_targets.sum()),
             pad_id=self._pad_id,
         )

@@ -46,6 +46,14 @@ class Batch:
     step_targets: int
     """Masked tokens of the whole step over all ranks: what the summed loss is divided by."""
     pad_id: int
+    segment_ids: NDArray[np.int32] | None = None
+    """(T,) 1 in the second text of a pair (BERT's token_type_ids); None where no rows are pairs."""
+    next_sentence: NDArray[np.int64] | None = None
+    """(S,) 1 where the second text of a pair goes on with the first, 0 where it is another's, -100
+    for unused slots; None where rows hold no pairs."""
+    span_ends: NDArray[np.int64] | None = None
+    """(K, 2) the places before and after the masked span that a masked token is in (SpanBERT's
+    boundary objective), 0 for unused slots; None where masks are no spans."""
 
     def to_padded(self) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int64]]:
         """The same sequences one a line, for models that know no cu_seqlens.
@@ -106,3 +114,6 @@ class TorchBatch:
     num_tokens: int
     step_targets: int
     pad_id: int
+    segment_ids: "torch.Tensor | None" = None
+    next_sentence: "torch.Tensor | None" = None
+    span_ends: "torch.Tensor | None" = None

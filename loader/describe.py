@@ -16,8 +16,8 @@ def describe_step(run: Path, phase: str, step: int) -> str:
         buckets, rows, visits = loader.plan.rows_of(step)
         names = [bucket.name for bucket in loader.plan.buckets]
         (batch,) = loader.batch_at(step)
-    shown = np.where(found.sequences.is_hidden, np.uint64(0), found.sequences.doc_ids)
-    documents = np.split(shown, found.sequences.row_ends[:-1])
+    shown = np.where(found.pieces.is_hidden, np.uint64(0), found.pieces.doc_ids)
+    documents = np.split(shown, found.pieces.row_ends[:-1])
     lines = [
         (f"{names[bucket]}:{row}", str(visit), str(targets), " ".join(map(str, inside)))
         for bucket, row, visit, targets, inside in zip(

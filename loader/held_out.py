@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from tokenmill.errors import RecipeError
 from tokenmill.loader.assembly import Assembler
 from tokenmill.loader.batch import Batch
-from tokenmill.loader.config import MaskingConfig
 from tokenmill.loader.hidden import Hidden
 from tokenmill.loader.keys import derive_key, extend_keys
+from tokenmill.loader.masking_config import MaskingConfig
 from tokenmill.loader.micro_batches import micro_batch, num_micro_batches
 from tokenmill.loader.rows import PackRows
 from tokenmill.shards.buckets import Buckets

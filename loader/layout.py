@@ -15,17 +15,19 @@ from numpy.typing import NDArray
 from tokenmill.loader.compiled import compiled
 
 
-def num_sequence_slots(row_tokens: int, max_length: int, max_sequences: int) -> int:
-    """Slots that one row needs at most: its sequences, and a row's worth of padding."""
-    return max_sequences + -(-row_tokens // max_length)
+def num_sequence_slots(row_tokens: int, max_length: int, max_pieces: int) -> int:
+    """Slots that one row needs at most: its pieces, and a row's worth of padding."""
+    return max_pieces + -(-row_tokens // max_length)
 
 
 @compiled(
-    "void(int32[::1], uint64[::1], int64[::1], int64, int64, int32[::1], int32[::1], uint64[::1])"
+    "void(int32[::1], uint64[::1], uint8[::1], int64[::1], int64, int64, int32[::1], int32[::1],"
+    " uint64[::1])"
 )
 def lay_out(
     lengths: NDArray[np.int32],
     doc_ids: NDArray[np.uint64],
+    joined: NDArray[np.uint8],
     row_ends: NDArray[np.int64],
     row_tokens: int,
     max_length: int,
@@ -36,28 +38,33 @@ def lay_out(
     """Fill cu_seqlens, position_ids and slot_doc_ids.
 
     Args:
-        lengths: (sequences,) tokens of each sequence.
-        doc_ids: (sequences,) its document.
-        row_ends: (rows,) sequences up to and with each row; the batch may have more rows, which are
+        lengths: (pieces,) tokens of each piece.
+        doc_ids: (pieces,) its document.
+        joined: (pieces,) 1 where it goes on in the sequence of the piece before it.
+        row_ends: (rows,) pieces up to and with each row; the batch may have more rows, which are
             all padding.
         cu_seqlens: (slots + 1,) gets the bounds, closed by repeating the number of tokens.
         position_ids: (tokens,) gets the place of each token in its sequence.
-        slot_doc_ids: (slots,) gets the document of each sequence, 0 for padding and unused slots.
+        slot_doc_ids: (slots,) gets the first document of each sequence, 0 for padding and unused
+            slots.
     """
     num_tokens = len(position_ids)
     cu_seqlens[0] = 0
     slot_doc_ids[:] = 0
     slot = 0
-    sequence = 0
+    piece = 0
     for row in range(num_tokens // row_tokens):
         start = row * row_tokens
         row_end = start + row_tokens
-        last = row_ends[row] if row < len(row_ends) else sequence
+        last = row_ends[row] if row < len(row_ends) else piece
         while start < row_end:
-            if sequence < last:
-                length = int(lengths[sequence])
-                slot_doc_ids[slot] = doc_ids[sequence]
-                sequence += 1
+            if piece < last:
+                slot_doc_ids[slot] = doc_ids[piece]
+                length = int(lengths[piece])
+                piece += 1
+                while piece < last and joined[piece]:
+                    length += int(lengths[piece])
+                    piece += 1
             else:
                 length = min(max_length, row_end - start)
             for place in range(length):

@@ -24,7 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokenmill.loader.compiled import compiled
-from tokenmill.loader.config import MaskingConfig, exact_fraction
+from tokenmill.loader.masking_config import MaskingConfig
+from tokenmill.loader.shares import exact_fraction
 from tokenmill.shards.run import TokenizerInfo
 
 NO_TARGET = -100

@@ -18,7 +18,7 @@ from math import gcd, lcm
 from typing import Literal
 
 from tokenmill.errors import RecipeError
-from tokenmill.loader.config import exact_fraction
+from tokenmill.loader.shares import exact_fraction
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,32 +23,38 @@ from tokenmill.shards.shard import Rows, open_shard
 
 
 @dataclass(frozen=True, slots=True)
-class Sequences:
+class Pieces:
     """What stands in some rows, without the tokens."""
 
     lengths: NDArray[np.int32]
-    """(sequences,) tokens, special tokens counted."""
+    """(pieces,) tokens, special tokens counted."""
     doc_ids: NDArray[np.uint64]
-    """(sequences,)"""
+    """(pieces,)"""
     row_ends: NDArray[np.int64]
-    """(rows,) the number of sequences up to and with each row."""
+    """(rows,) the number of pieces up to and with each row."""
+    num_special: NDArray[np.uint8]
+    """(pieces,) special tokens in each."""
+    joined: NDArray[np.uint8]
+    """(pieces,) 1 where it goes on in the sequence of the piece before it."""
     is_hidden: NDArray[np.bool_]
-    """(sequences,) of documents that were taken back: padding to those who read the row."""
+    """(pieces,) of documents that were taken back: padding to those who read the row."""
 
-    def of_rows(self, places: range) -> "Sequences":
-        """The sequences of consecutive rows."""
+    def of_rows(self, places: range) -> "Pieces":
+        """The pieces of consecutive rows."""
         ends = self.row_ends[places.start : places.stop]
         first = int(self.row_ends[places.start - 1]) if places.start else 0
         last = int(ends[-1]) if len(ends) else first
-        return Sequences(
+        return Pieces(
             self.lengths[first:last],
             self.doc_ids[first:last],
             ends - first,
+            self.num_special[first:last],
+            self.joined[first:last],
             self.is_hidden[first:last],
         )
 
     def starts(self, row_tokens: int) -> NDArray[np.int64]:
-        """(sequences,) where each begins in the tokens of these rows."""
+        """(pieces,) where each begins in the tokens of these rows."""
         counts = np.diff(self.row_ends, prepend=0)
         before = np.cumsum(self.lengths, dtype=np.int64) - self.lengths
         of_row = np.concatenate([before, [0]])[self.row_ends - counts]
@@ -61,12 +67,11 @@ class Sequences:
         return self._by_row(np.where(self.is_hidden, 0, self.lengths))
 
     def num_maskable(self) -> NDArray[np.int64]:
-        """(rows,) tokens that are neither padding nor the first or last of their sequence."""
-        num_special: NDArray[np.int64] = 2 * self._by_row(~self.is_hidden)
-        return self.num_real_tokens() - num_special
+        """(rows,) tokens that are neither padding nor special."""
+        return self._by_row(np.where(self.is_hidden, 0, self.lengths - self.num_special))
 
     def _by_row(self, values: NDArray[Any]) -> NDArray[np.int64]:
-        """(rows,) the sums of values of sequences."""
+        """(rows,) the sums of values of pieces."""
         sums = np.concatenate([[0], np.cumsum(values, dtype=np.int64)])
         by_row: NDArray[np.int64] = np.diff(sums[self.row_ends], prepend=0)
         return by_row
@@ -93,27 +98,37 @@ class PackRows:
         return np.arange(self.bucket_starts[bucket], self.bucket_starts[bucket + 1])
 
     @property
-    def max_sequences(self) -> int:
-        """The most sequences in any of the rows."""
-        return max((shard.max_sequences for shard in self._shards), default=0)
+    def max_pieces(self) -> int:
+        """The most pieces in any of the rows."""
+        return max((shard.max_pieces for shard in self._shards), default=0)
 
-    def sequences(self, rows: NDArray[np.int64]) -> Sequences:
+    def pieces(self, rows: NDArray[np.int64]) -> Pieces:
         """What stands in these rows.
 
         Raises:
             FormatError: a shard is missing, or its lengths do not fit into its rows.
         """
-        lengths, doc_ids, counts = [], [], []
-        for shard, row in self._locate(rows):
-            first, last = int(shard.row_ends[row - 1]) if row else 0, int(shard.row_ends[row])
-            lengths.append(shard.lengths[first:last])
-            doc_ids.append(shard.doc_ids[first:last])
-            counts.append(last - first)
-        found = Sequences(
-            np.concatenate([*lengths, np.empty(0, np.int32)]),
-            np.concatenate([*doc_ids, np.empty(0, np.uint64)]),
-            np.cumsum(counts, dtype=np.int64),
-            np.zeros(sum(counts), np.bool_),
+        found_in = self._locate(rows)
+        bounds = [
+            (int(shard.row_ends[row - 1]) if row else 0, int(shard.row_ends[row]))
+            for shard, row in found_in
+        ]
+
+        def column(name: str, dtype: type[Any]) -> NDArray[Any]:
+            parts = [
+                getattr(shard, name)[first:last]
+                for (shard, _), (first, last) in zip(found_in, bounds, strict=True)
+            ]
+            return np.concatenate([*parts, np.empty(0, dtype)])
+
+        lengths = column("lengths", np.int32)
+        found = Pieces(
+            lengths=lengths,
+            doc_ids=column("doc_ids", np.uint64),
+            row_ends=np.cumsum([last - first for first, last in bounds], dtype=np.int64),
+            num_special=column("num_special", np.uint8),
+            joined=column("joined", np.uint8),
+            is_hidden=np.zeros(len(lengths), np.bool_),
         )
         self._check(rows, found)
         return found
@@ -150,14 +165,16 @@ class PackRows:
         self._open[index] = rows
         return rows
 
-    def _check(self, rows: NDArray[np.int64], found: Sequences) -> None:
+    def _check(self, rows: NDArray[np.int64], found: Pieces) -> None:
         counts = np.diff(found.row_ends, prepend=0)
-        bad = (found.num_real_tokens() > self.row_tokens) | (counts > self.max_sequences)
-        too_short = np.flatnonzero(found.lengths < 2)
-        bad[np.searchsorted(found.row_ends, too_short, side="right")] = True
+        bad = (found.num_real_tokens() > self.row_tokens) | (counts > self.max_pieces)
+        first = found.row_ends - counts
+        odd = (found.lengths < 1) | (found.num_special > found.lengths)
+        odd[first[counts > 0]] |= found.joined[first[counts > 0]] != 0
+        bad[np.searchsorted(found.row_ends, np.flatnonzero(odd), side="right")] = True
         if bad.any():
             raise FormatError(
                 f"{self.name(int(rows[bad.argmax()]))}: its lengths do not fit into a row of "
-                f"{self.row_tokens} tokens and {self.max_sequences} sequences: the file is "
+                f"{self.row_tokens} tokens and {self.max_pieces} pieces: the file is "
                 "damaged. Run `tokenmill verify`, delete what it names and build the run again."
             )

@@ -117,7 +117,7 @@ def _witness(phase: Phase, step: int) -> dict[str, str | None]:
 def _digest(phase: Phase, step: int) -> str:
     rows = phase.step_rows(step)
     digest = blake2b(digest_size=8)
-    for array in (rows.rows, rows.mask_keys, rows.sequences.lengths, rows.sequences.doc_ids):
+    for array in (rows.rows, rows.mask_keys, rows.pieces.lengths, rows.pieces.doc_ids):
         digest.update(array.tobytes())
     return digest.hexdigest()
 

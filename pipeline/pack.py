@@ -247,8 +247,8 @@ def _fill(
     before = np.cumsum(lengths) - lengths
     row_starts = np.concatenate([[0], row_ends[:-1]])
     place = row_of * row_tokens + before - before[row_starts][row_of]
-    tokens[place] = info.cls_id
-    tokens[place + lengths - 1] = info.sep_id
+    tokens[place] = info.prefix[0]
+    tokens[place + lengths - 1] = info.suffix[0]
     file = kept.file[pieces.document]
     begin = kept.start[pieces.document] + pieces.start
     for index in np.unique(file):
@@ -260,6 +260,8 @@ def _fill(
         lengths=lengths.astype(np.int32),
         doc_ids=kept.doc_ids[pieces.document],
         starts=pieces.start.astype(np.int32),
+        num_special=np.full(len(lengths), 2, np.uint8),
+        joined=np.zeros(len(lengths), np.uint8),
     )
 
 

@@ -231,7 +231,7 @@ def _no_texts(number: int) -> pa.Array:
 
 def around(tokenizer: TokenizerInfo, config: SourceConfig) -> NDArray[np.int64]:
     """The ids that go where they stand at a document's ends."""
-    own = (tokenizer.cls_id, tokenizer.sep_id, tokenizer.pad_id)
+    own = (*tokenizer.prefix, *tokenizer.separator, *tokenizer.suffix, tokenizer.pad_id)
     return np.unique(np.array([*own, *config.tokens.strip], np.int64))
 
 

@@ -15,7 +15,7 @@ from tokenmill.errors import FormatError, RecipeError
 from tokenmill.shards.files import read_json, write_json
 from tokenmill.shards.settings import read_settings, to_mapping
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,8 +30,10 @@ class ShardInfo:
     real_tokens: int
     """Tokens that are not padding."""
     sequences: int
-    max_sequences: int
-    """The most sequences in one of its rows."""
+    max_pieces: int
+    """The most pieces in one of its rows."""
+    generation: int
+    """0 for the first build; a corpus that grows adds shards of later generations."""
     bytes: int
     sha256: str
 

@@ -22,12 +22,21 @@ class TokenizerInfo:
     vocab_size: int
     """One more than the largest token id."""
     pad_id: int
-    cls_id: int
-    sep_id: int
     mask_id: int
+    prefix: tuple[int, ...]
+    """What its template puts before a text: [CLS], <s>, or nothing."""
+    separator: tuple[int, ...]
+    """Between two texts: [SEP], </s></s>."""
+    suffix: tuple[int, ...]
+    """After a text, or the second of two: [SEP], </s>."""
     unk_id: int | None
     special_ids: tuple[int, ...]
     """All of them, rising; none is ever masked, nor drawn as a replacement."""
+
+    @property
+    def num_special(self) -> int:
+        """Special tokens around one text."""
+        return len(self.prefix) + len(self.suffix)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -2,10 +2,15 @@
 rows.
 
     tokens           fixed_size_list<uint16 or uint32>[row_tokens]
-    lengths          list<int32>      tokens of each sequence; the rest of the row is padding
-    doc_ids          list<uint64>     the document of each sequence
+    lengths          list<int32>      tokens of each piece; the rest of the row is padding
+    doc_ids          list<uint64>     the document of each piece
     starts           list<int32>      its first token in its document, special tokens left out
+    num_special      list<uint8>      special tokens in each piece
+    joined           list<uint8>      1 where a piece goes on in the sequence of the one before it
     num_padding      int32
+
+A piece is a run of one document's tokens with the special tokens that belong to it. A sequence,
+what attention sees, is one piece, or several where a recipe joins documents or pairs segments.
 
 Any Arrow tool opens it. Ours maps the file once and hands out numpy views of its buffers, so a
 row is read at a computed offset without Arrow. Beside each shard stands `<name>.crc32`: one CRC
@@ -31,18 +36,22 @@ CRC_BLOCK_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Rows of tokens and the sequences in them; sequences of all rows stand one after the other."""
+    """Rows of tokens and the pieces in them; pieces of all rows stand one after the other."""
 
     tokens: NDArray[Any]
     """(rows, row_tokens) uint16 or uint32."""
     row_ends: NDArray[np.int64]
-    """(rows,) the number of sequences up to and with each row."""
+    """(rows,) the number of pieces up to and with each row."""
     lengths: NDArray[np.int32]
-    """(sequences,) tokens, special tokens counted."""
+    """(pieces,) tokens, special tokens counted."""
     doc_ids: NDArray[np.uint64]
-    """(sequences,)"""
+    """(pieces,)"""
     starts: NDArray[np.int32]
-    """(sequences,) where the sequence begins in its document's tokens, special tokens left out."""
+    """(pieces,) where the piece begins in its document's tokens, special tokens left out."""
+    num_special: NDArray[np.uint8]
+    """(pieces,) special tokens in it."""
+    joined: NDArray[np.uint8]
+    """(pieces,) 1 where it goes on in the sequence of the piece before it, in the same row."""
 
     @property
     def num_rows(self) -> int:
@@ -58,7 +67,15 @@ class Rows:
         return np.diff(ends, prepend=0)
 
 
-def write_shard(path: Path, rows: Rows, *, bucket: str, held_out: bool, folder: Path) -> ShardInfo:
+def write_shard(
+    path: Path,
+    rows: Rows,
+    *,
+    bucket: str,
+    held_out: bool,
+    folder: Path,
+    generation: int = 0,
+) -> ShardInfo:
     """Write a shard and its checksums, whole or not at all.
 
     Args:
@@ -75,8 +92,9 @@ def write_shard(path: Path, rows: Rows, *, bucket: str, held_out: bool, folder: 
         held_out=held_out,
         rows=rows.num_rows,
         real_tokens=int(rows.lengths.sum(dtype=np.int64)),
-        sequences=len(rows.lengths),
-        max_sequences=int(np.diff(rows.row_ends, prepend=0).max(initial=0)),
+        sequences=int((rows.joined == 0).sum()),
+        max_pieces=int(np.diff(rows.row_ends, prepend=0).max(initial=0)),
+        generation=generation,
         bytes=path.stat().st_size,
         sha256=sha256_file(path),
     )
@@ -99,6 +117,8 @@ def open_shard(path: Path) -> Rows:
             lengths=as_numpy(lengths.values),
             doc_ids=as_numpy(batch.column("doc_ids").values),
             starts=as_numpy(batch.column("starts").values),
+            num_special=as_numpy(batch.column("num_special").values),
+            joined=as_numpy(batch.column("joined").values),
         )
     except FileNotFoundError:
         raise FormatError(
@@ -130,6 +150,8 @@ def _record_batch(rows: Rows) -> pa.RecordBatch:
         "lengths": pa.ListArray.from_arrays(offsets, pa.array(rows.lengths)),
         "doc_ids": pa.ListArray.from_arrays(offsets, pa.array(rows.doc_ids)),
         "starts": pa.ListArray.from_arrays(offsets, pa.array(rows.starts)),
+        "num_special": pa.ListArray.from_arrays(offsets, pa.array(rows.num_special)),
+        "joined": pa.ListArray.from_arrays(offsets, pa.array(rows.joined)),
         "num_padding": pa.array((rows.row_tokens - rows.real_tokens()).astype(np.int32)),
     }
     return pa.RecordBatch.from_pydict(columns)

@@ -23,9 +23,10 @@ TOKENIZER = TokenizerInfo(
     sha256="f" * 64,
     vocab_size=100,
     pad_id=0,
-    cls_id=1,
-    sep_id=2,
     mask_id=3,
+    prefix=(1,),
+    separator=(2,),
+    suffix=(2,),
     unk_id=4,
     special_ids=(0, 1, 2, 3, 4),
 )
@@ -101,7 +102,7 @@ def random_rows(generator: np.random.Generator, num_rows: int, bucket: str) -> R
         end = 0
         while end + (length := int(generator.integers(*LENGTHS[bucket]))) <= ROW_TOKENS:
             text = generator.integers(4, TOKENIZER.vocab_size, length - 2)  # [UNK] is among it
-            tokens[row, end : end + length] = [TOKENIZER.cls_id, *text, TOKENIZER.sep_id]
+            tokens[row, end : end + length] = [*TOKENIZER.prefix, *text, *TOKENIZER.suffix]
             end += length
             lengths.append(length)
         row_ends.append(len(lengths))
@@ -111,4 +112,6 @@ def random_rows(generator: np.random.Generator, num_rows: int, bucket: str) -> R
         lengths=np.array(lengths, np.int32),
         doc_ids=generator.integers(1, 1 << 64, len(lengths), np.uint64, endpoint=False),
         starts=np.zeros(len(lengths), np.int32),
+        num_special=np.full(len(lengths), 2, np.uint8),
+        joined=np.zeros(len(lengths), np.uint8),
     )

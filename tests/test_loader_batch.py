@@ -40,7 +40,8 @@ def test_the_layout_of_the_header_is_this():
     cu_seqlens, position_ids, doc_ids = np.zeros(11, np.int32), np.zeros(20, np.int32), np.ones(10)
     doc_ids = doc_ids.astype(np.uint64)
     lengths, documents = np.array([3, 2], np.int32), np.array([7, 8], np.uint64)
-    lay_out(lengths, documents, np.array([2]), 10, 4, cu_seqlens, position_ids, doc_ids)
+    joined = np.zeros(2, np.uint8)
+    lay_out(lengths, documents, joined, np.array([2]), 10, 4, cu_seqlens, position_ids, doc_ids)
     assert cu_seqlens.tolist() == [0, 3, 5, 9, 10, 14, 18, 20, 20, 20, 20]
     assert position_ids.tolist() == [*range(3), 0, 1, *range(4), 0, *range(4), *range(4), 0, 1]
     assert doc_ids.tolist() == [7, 8, 0, 0, 0, 0, 0, 0, 0, 0]
@@ -54,8 +55,8 @@ def test_all_batches_of_a_phase_have_one_shape(run, batches):
             for name in (*arrays, "doc_ids", "row_weights")
         ]
 
-    max_sequences = max(info.max_sequences for info in shards_of(run))
-    slots = max_sequences + 3  # a row of padding is 24 + 24 + 16
+    max_pieces = max(info.max_pieces for info in shards_of(run))
+    slots = max_pieces + 3  # a row of padding is 24 + 24 + 16
     assert shape(batches[0]) == [
         ((192,), np.int32),
         ((192,), np.int32),
@@ -118,8 +119,8 @@ def test_sequences_begin_and_end_with_their_special_tokens_and_padding_is_paddin
     for batch in batches:
         starts, ends = batch.cu_seqlens[:-1], batch.cu_seqlens[1:]
         real = batch.doc_ids > 0
-        assert (batch.input_ids[starts[real]] == TOKENIZER.cls_id).all()
-        assert (batch.input_ids[ends[real] - 1] == TOKENIZER.sep_id).all()
+        assert (batch.input_ids[starts[real]] == TOKENIZER.prefix[0]).all()
+        assert (batch.input_ids[ends[real] - 1] == TOKENIZER.suffix[0]).all()
         assert batch.num_tokens == (ends - starts)[real].sum()
         assert np.count_nonzero(batch.input_ids) == batch.num_tokens
 
@@ -201,7 +202,7 @@ def test_a_special_token_inside_a_sequence_is_refused_with_its_place(tmp_path):
     tokens = open_shard(path).tokens
     data = bytearray(path.read_bytes())
     place = data.index(tokens.tobytes()) + tokens[0].nbytes + 2 * 3
-    data[place : place + 2] = np.uint16(TOKENIZER.sep_id).tobytes()
+    data[place : place + 2] = np.uint16(TOKENIZER.suffix[0]).tobytes()
     path.write_bytes(data)
     with pytest.raises(FormatError, match=r"00000.arrow: row 1: a special or unknown token id"):
         Loader(run, prefetch=0).batch_at(0)

@@ -22,7 +22,7 @@ def random_batch(lengths_of_rows, seed=0):
         start = 0
         for length in lengths:
             text = generator.integers(4, TOKENIZER.vocab_size, length - 2)
-            row[start : start + length] = [TOKENIZER.cls_id, *text, TOKENIZER.sep_id]
+            row[start : start + length] = [TOKENIZER.prefix[0], *text, TOKENIZER.suffix[0]]
             start += length
     lengths = np.array([length for row in lengths_of_rows for length in row], np.int32)
     return input_ids.ravel(), lengths, np.cumsum([len(row) for row in lengths_of_rows])
@@ -155,7 +155,7 @@ def test_every_place_is_masked_equally_often_and_actions_have_their_shares():
 
 def test_a_special_id_inside_a_sequence_is_reported_with_its_row():
     input_ids, lengths, row_ends = random_batch([[25, 25]] * 2)
-    input_ids[50 + 7] = TOKENIZER.sep_id
+    input_ids[50 + 7] = TOKENIZER.suffix[0]
     *_, bad_row = mask(MaskingConfig(rate=1.0), input_ids, lengths, row_ends, [1, 2])
     assert bad_row == 1
     input_ids[50 + 7] = TOKENIZER.vocab_size

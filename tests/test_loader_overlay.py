@@ -45,7 +45,7 @@ def content(batch):
 
 
 def documents_of(run, step, phase="phase1"):
-    return np.unique(Loader(run, phase, prefetch=0).rows_at(step).sequences.doc_ids)
+    return np.unique(Loader(run, phase, prefetch=0).rows_at(step).pieces.doc_ids)
 
 
 def check_hidden(before, after, doc_ids):
@@ -125,7 +125,7 @@ def test_any_entries_hide_what_they_say_in_both_phases(untouched, tmp_path_facto
 
 def test_a_row_of_which_all_is_hidden_has_no_target_and_all_ranks_agree_on_their_number(run):
     with Loader(run, prefetch=0) as loader:
-        sequences = loader.rows_at(3).sequences
+        sequences = loader.rows_at(3).pieces
     of_first_row = sequences.doc_ids[: sequences.row_ends[0]]
     append_entry(run, Entry("phase1", 3, tuple(sorted(of_first_row.tolist()))))
     (alone,) = [steps_of(run)[3]]

@@ -255,7 +255,7 @@ def test_the_witness_refuses_replaced_rows_under_the_same_manifest(tmp_path):
     found = json.loads(manifest.read_bytes())
     old = json.loads(before)
     for shard, now in zip(old["shards"], found["shards"], strict=True):
-        shard["max_sequences"] = now["max_sequences"]
+        shard["max_pieces"] = now["max_pieces"]
     manifest.write_text(json.dumps(old))
     assert refusal_of(run, state).startswith("rows: the order around step 2 is another one")
 

@@ -113,7 +113,7 @@ def test_rows_hold_the_tokens_of_every_kept_document_once(finished, pack, max_le
                 sequence = rows.tokens[row, place : place + rows.lengths[i]].tolist()
                 place += rows.lengths[i]
                 assert len(sequence) <= max_length
-                assert (sequence[0], sequence[-1]) == (special.cls_id, special.sep_id)
+                assert (sequence[0], sequence[-1]) == (*special.prefix, *special.suffix)
                 document = int(rows.doc_ids[i])
                 assert kept[document]["held_out"] == info.held_out
                 low, _, high = info.bucket.rstrip("+").partition("-")

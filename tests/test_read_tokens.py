@@ -29,8 +29,8 @@ from tokenmill.shards.run import TokenizerInfo
 from tokenmill.tokenizer import load_tokenizer
 
 INFO = TokenizerInfo(
-    sha256="", vocab_size=1000, pad_id=0, cls_id=2, sep_id=3, mask_id=4, unk_id=1,
-    special_ids=(0, 1, 2, 3, 4),
+    sha256="", vocab_size=1000, pad_id=0, mask_id=4, prefix=(2,), separator=(3,), suffix=(3,),
+    unk_id=1, special_ids=(0, 1, 2, 3, 4),
 )  # fmt: skip
 DOCUMENTS = [[10, 11, 12], [20], [], [30, 31], [40, 41, 42, 43]]
 

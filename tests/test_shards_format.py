@@ -1,5 +1,7 @@
 """The format on disk: what is written is read back, by us and by others, and damage is found."""
 
+import dataclasses
+
 import datasets
 import numpy as np
 import polars
@@ -21,6 +23,8 @@ def two_rows(dtype=np.uint16):
         lengths=np.array([3, 2, 8], np.int32),
         doc_ids=np.array([100, 2**64 - 1, 300], np.uint64),
         starts=np.array([0, 1022, 0], np.int32),
+        num_special=np.array([2, 1, 2], np.uint8),
+        joined=np.array([0, 1, 0], np.uint8),
     )
 
 
@@ -33,12 +37,12 @@ def write(tmp_path, rows):
 def test_a_shard_reads_back_as_it_was_written(tmp_path, dtype):
     path, info = write(tmp_path, two_rows(dtype))
     rows, expected = open_shard(path), two_rows(dtype)
-    for name in ("tokens", "row_ends", "lengths", "doc_ids", "starts"):
+    for name in ("tokens", "row_ends", "lengths", "doc_ids", "starts", "num_special", "joined"):
         np.testing.assert_array_equal(getattr(rows, name), getattr(expected, name))
         assert getattr(rows, name).dtype == getattr(expected, name).dtype
     assert rows.real_tokens().tolist() == [5, 8]
     assert (info.path, info.rows, info.real_tokens) == ("0-1023/00000-000.arrow", 2, 13)
-    assert (info.sequences, info.max_sequences, info.bytes) == (3, 2, path.stat().st_size)
+    assert (info.sequences, info.max_pieces, info.bytes) == (2, 2, path.stat().st_size)
 
 
 def test_equal_rows_are_equal_bytes(tmp_path):
@@ -60,8 +64,8 @@ def test_datasets_and_polars_open_a_shard(tmp_path):
 def test_each_mebibyte_has_its_checksum(tmp_path):
     rows = two_rows()
     tokens = np.arange(3 << 19, dtype=np.uint32).reshape(1, -1)  # 6 MiB
-    big = Rows(
-        tokens, np.array([1]), np.array([3 << 19], np.int32), rows.doc_ids[:1], rows.starts[:1]
+    big = dataclasses.replace(
+        rows, tokens=tokens, row_ends=np.array([3]), lengths=np.array([3 << 19, 0, 0], np.int32)
     )
     path, _ = write(tmp_path, big)
     before = np.frombuffer(crc_path(path).read_bytes(), "<u4")

@@ -53,7 +53,7 @@ def test_truncation_and_padding_in_the_file_are_not_obeyed(tmp_path):
 def test_a_vocab_txt_is_berts_and_lower_cased(tmp_path, end):
     encoder = load_tokenizer(vocab_txt(tmp_path, end=end))
     assert encoder.encode(["The MILLER, \xe9"])[0].tolist() == [5, 6, 7, 9, 10]
-    assert (encoder.special.cls_id, encoder.special.sep_id) == (2, 3)
+    assert (encoder.special.prefix, encoder.special.suffix) == ((2,), (3,))
     assert encoder.special.special_ids == (0, 1, 2, 3, 4)
 
 
@@ -199,4 +199,4 @@ def test_berts_files_are_one_tokenizer(test_data):
     from_json, from_text = load_tokenizer(folder), load_tokenizer(folder / "vocab.txt")
     assert from_json.encode([PROSE])[0].tolist() == from_text.encode([PROSE])[0].tolist()
     ids = from_json.special
-    assert (ids.pad_id, ids.unk_id, ids.cls_id, ids.sep_id, ids.mask_id) == (0, 100, 101, 102, 103)
+    assert [ids.pad_id, ids.unk_id, *ids.prefix, *ids.suffix, ids.mask_id] == [0, *range(100, 104)]

@@ -25,7 +25,7 @@ def test_a_trained_tokenizer_has_what_masked_pretraining_needs(tmp_path, kind):
     config = TokenizerTrainingConfig(kind=kind, vocab_size=500)
     encoder = train_tokenizer([pa.array(TEXTS)], config, tmp_path)
     ids = encoder.special
-    assert (ids.pad_id, ids.unk_id, ids.cls_id, ids.sep_id, ids.mask_id) == (0, 1, 2, 3, 4)
+    assert (ids.pad_id, ids.unk_id, *ids.prefix, *ids.suffix, ids.mask_id) == (0, 1, 2, 3, 4)
     assert ids.special_ids == (0, 1, 2, 3, 4)
     assert encoder.library.encode("mill").ids[0] == 2
     assert encoder.library.encode("mill").ids[-1] == 3

@@ -50,9 +50,10 @@ def find_special(
         sha256=sha256,
         vocab_size=vocab_size,
         pad_id=_known(found["[PAD]"]),
-        cls_id=_known(found["[CLS]"]),
-        sep_id=_known(found["[SEP]"]),
         mask_id=_known(found["[MASK]"]),
+        prefix=(_known(found["[CLS]"]),),
+        separator=(_known(found["[SEP]"]),),
+        suffix=(_known(found["[SEP]"]),),
         unk_id=found["[UNK]"],
         special_ids=tuple(sorted(special)),
     )
