@@ -49,6 +49,8 @@ class PhaseInfo:
     """The settings of tokenmill.loader.LoaderConfig."""
     schedule: dict[str, Any]
     """The settings of tokenmill.training.ScheduleConfig."""
+    generation: int = 0
+    """The phase reads shards of this generation and all before it; see ShardInfo.generation."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
