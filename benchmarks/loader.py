@@ -1,12 +1,13 @@
-"""How fast the loader gives batches, and how soon the first one comes at a late step.
+"""How fast the loader gives batches, how soon the first one comes at a late step, and its memory.
 
     python benchmarks/loader.py                    over a synthetic run of 100 MB, removed after
     python benchmarks/loader.py RUN --phase P      over a finished build
+    python benchmarks/loader.py --steps 100000     resident memory on the way through so many steps
     python benchmarks/loader.py --json out.json    and the figures as JSON
 
 Batches are made in the calling thread, so all figures are of one core; shards are in the page cache
-after the first round. Synthetic lengths are lognormal (mu 6, sigma 1.1, at most 1,024 tokens),
-filled into rows in their order.
+after the first round. Steps of --steps have two rows. loader_peers.py, resume.py and shuffle.py
+compare with other loaders.
 """
 
 import argparse
@@ -22,14 +23,11 @@ from pathlib import Path
 from time import perf_counter
 
 import numpy as np
+from memory import resident_mb
+from synthetic import synthetic_run
 
 from tokenmill.loader import Loader
-from tokenmill.shards.manifest import FORMAT_VERSION, Manifest, root_hash, write_manifest
-from tokenmill.shards.run import PhaseInfo, TokenizerInfo, new_run, pack_folder, write_run
-from tokenmill.shards.shard import Rows, write_shard
 
-ROW_TOKENS = 16_384
-MAX_LENGTH = 1024
 LATE_STEP = 1_000_000
 
 COLD_START = """
@@ -38,8 +36,9 @@ start = perf_counter()
 import sys
 from tokenmill.loader import Loader
 imported = perf_counter()
-with Loader(sys.argv[1], sys.argv[2], micro_batch_rows=int(sys.argv[3]), prefetch=0) as loader:
-    loader.seek(int(sys.argv[4]))
+run, phase, rows, step = sys.argv[1:]
+with Loader(run, phase, micro_batch_rows=int(rows), prefetch_bytes=0) as loader:
+    loader.seek(int(step))
     next(loader)
 print(imported - start, perf_counter() - imported)
 """
@@ -54,7 +53,7 @@ class Figures:
     micro_batch_rows: int
     sequences_per_row: float
     million_tokens_per_second: float
-    """Tokens of the batches, padding included; masks included."""
+    """Tokens of the batches, padding included; masks included. The best of three rounds."""
     first_batch_ms: float
     """From opening the loader to the first micro-batch of step 1,000,000, numba's functions
     loaded."""
@@ -72,7 +71,7 @@ class Figures:
 
 
 def measure(run: Path, phase: str, micro_batch_rows: int, seconds: float) -> Figures:
-    with Loader(run, phase, micro_batch_rows=micro_batch_rows, prefetch=0) as loader:
+    with Loader(run, phase, micro_batch_rows=micro_batch_rows, prefetch_bytes=0) as loader:
         # The first round maps the shards and brings them into the page cache.
         million_tokens = max(_rate(loader, seconds) for _ in range(3)) / 1e6
         sequences = loader.rows_at(0).pieces
@@ -80,12 +79,12 @@ def measure(run: Path, phase: str, micro_batch_rows: int, seconds: float) -> Fig
         state = loader.state_dict()
 
     def late_batch() -> None:
-        with Loader(run, phase, micro_batch_rows=micro_batch_rows, prefetch=0) as late:
+        with Loader(run, phase, micro_batch_rows=micro_batch_rows, prefetch_bytes=0) as late:
             late.seek(LATE_STEP)
             next(late)
 
     def resume() -> None:
-        with Loader(run, phase, micro_batch_rows=micro_batch_rows, prefetch=0) as resumed:
+        with Loader(run, phase, micro_batch_rows=micro_batch_rows, prefetch_bytes=0) as resumed:
             resumed.load_state_dict(state)
             next(resumed)
 
@@ -107,6 +106,19 @@ def measure(run: Path, phase: str, micro_batch_rows: int, seconds: float) -> Fig
         state_bytes=len(json.dumps(state)),
         peak_memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     )
+
+
+def memory_over(run: Path, phase: str, steps: int) -> dict[str, float]:
+    """MB of resident memory after the first step, a tenth of them, half and all."""
+    marks = {1: "first step", steps // 10: "10 %", steps // 2: "50 %", steps: "end"}
+    seen = {}
+    with Loader(run, phase, prefetch_bytes=0) as loader:
+        for step in range(1, steps + 1):
+            for _ in range(loader.num_micro_batches):
+                next(loader)
+            if step in marks:
+                seen[marks[step]] = resident_mb()
+    return seen
 
 
 def _cold_start(*arguments: str, **environment: str) -> tuple[float, float]:
@@ -140,100 +152,30 @@ def _median_ms(action: Callable[[], None], times: int = 9) -> float:
     return float(np.median(taken) * 1e3)
 
 
-def synthetic_run(run: Path, num_rows: int) -> Path:
-    """A run of one pack with two buckets, whose phase reads both, in batches of 32 rows."""
-    tokenizer = TokenizerInfo(
-        sha256="0" * 64,
-        vocab_size=30_522,
-        pad_id=0,
-        mask_id=103,
-        prefix=(101,),
-        separator=(102,),
-        suffix=(102,),
-        unk_id=100,
-        special_ids=(0, 100, 101, 102, 103),
-    )
-    folder = pack_folder(run, "short")
-    generator = np.random.default_rng(0)
-    shards = [
-        write_shard(
-            folder / bucket / f"{index:05d}.arrow",
-            _random_rows(generator, num_rows // 8, shortest, longest),
-            bucket=bucket,
-            held_out=False,
-            folder=folder,
-        )
-        for bucket, shortest, longest in (("0-255", 16, 256), ("256+", 256, MAX_LENGTH + 1))
-        for index in range(4)
-    ]
-    manifest = Manifest(
-        format_version=FORMAT_VERSION,
-        pack="short",
-        row_tokens=ROW_TOKENS,
-        max_length=MAX_LENGTH,
-        overlong="split",
-        dtype="uint16",
-        bucket_edges=(256,),
-        tokenizer_sha256=tokenizer.sha256,
-        keys=(),
-        tokens_cut=0,
-        shards=tuple(shards),
-        root=root_hash((shard.path, shard.sha256) for shard in shards),
-    )
-    write_manifest(folder, manifest)
-    loader = {"mixture": {"all": 0.5, "256+": 0.5}, "batch_tokens": 32 * ROW_TOKENS}
-    phase = PhaseInfo(pack="short", loader=loader, schedule={"tokens": 1_000_000_000})
-    write_run(run, new_run("synthetic", tokenizer, {"phase1": phase}, {}))
-    return run
-
-
-def _random_rows(
-    generator: np.random.Generator, num_rows: int, shortest: int, longest: int
-) -> Rows:
-    """Rows whose sequences have from shortest to below longest tokens."""
-    drawn = generator.lognormal(6, 1.1, 200 * num_rows).astype(np.int32)
-    drawn = drawn[(drawn >= shortest) & (drawn < longest)]
-    lengths: list[int] = []
-    row_ends: list[int] = []
-    row_end = 0
-    for length in np.resize(drawn, num_rows * ROW_TOKENS // shortest).tolist():
-        if row_end + length > ROW_TOKENS:
-            row_ends.append(len(lengths))
-            row_end = 0
-            if len(row_ends) == num_rows:
-                break
-        lengths.append(length)
-        row_end += length
-    rows = Rows(
-        tokens=generator.integers(999, 30_522, (num_rows, ROW_TOKENS), np.uint16),
-        row_ends=np.array(row_ends, np.int64),
-        lengths=np.array(lengths, np.int32),
-        doc_ids=np.arange(1, len(lengths) + 1, dtype=np.uint64),
-        starts=np.zeros(len(lengths), np.int32),
-        num_special=np.full(len(lengths), 2, np.uint8),
-        joined=np.zeros(len(lengths), np.uint8),
-    )
-    rows.tokens[np.arange(ROW_TOKENS) >= rows.real_tokens()[:, None]] = 0
-    return rows
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("run", nargs="?", type=Path, help="a finished build; else a synthetic one")
     parser.add_argument("--phase", default="phase1")
     parser.add_argument("--rows", type=int, default=3072, help="rows of the synthetic run")
     parser.add_argument("--micro-batch-rows", type=int, default=4)
     parser.add_argument("--seconds", type=float, default=2.0, help="length of each of three rounds")
+    parser.add_argument("--steps", type=int, help="only resident memory, over so many steps")
     parser.add_argument("--json", type=Path, help="write the figures there too")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        run = options.run or synthetic_run(Path(folder), options.rows)
-        figures = measure(run, options.phase, options.micro_batch_rows, options.seconds)
-    for name, value in asdict(figures).items():
+        if options.steps:
+            run = options.run or synthetic_run(Path(folder), options.rows, rows_per_step=2)
+            figures = memory_over(run, options.phase, options.steps)
+        else:
+            run = options.run or synthetic_run(Path(folder), options.rows)
+            measured = measure(run, options.phase, options.micro_batch_rows, options.seconds)
+            figures = asdict(measured)
+    for name, value in figures.items():
         print(f"{name.replace('_', ' '):28} {value:12,.1f}")
-    print(json.dumps(asdict(figures)))
     if options.json:
-        options.json.write_text(json.dumps(asdict(figures), indent=1) + "\n")
+        options.json.write_text(json.dumps(figures, indent=1) + "\n")
 
 
 if __name__ == "__main__":

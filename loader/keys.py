@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 GOLDEN = 0x9E3779B97F4A7C15
-_MIX_1 = 0xBF58476D1CE4E5B9
-_MIX_2 = 0x94D049BB133111EB
+MIX_1 = 0xBF58476D1CE4E5B9
+MIX_2 = 0x94D049BB133111EB
 _64_BITS = (1 << 64) - 1
 
 
@@ -39,14 +39,14 @@ def extend_key(key: int, part: int | str) -> int:
 def extend_keys(keys: NDArray[np.uint64], parts: NDArray[np.int64]) -> NDArray[np.uint64]:
     """(n,) extend_key for arrays: each key by the part at its place."""
     mixed = (keys ^ parts.astype(np.uint64)) + np.uint64(GOLDEN)
-    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(_MIX_1)
-    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(_MIX_2)
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(MIX_1)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(MIX_2)
     return mixed ^ (mixed >> np.uint64(31))
 
 
 def splitmix64(value: int) -> int:
     """A 64-bit number that looks random; different values give different numbers."""
     mixed = (value + GOLDEN) & _64_BITS
-    mixed = ((mixed ^ (mixed >> 30)) * _MIX_1) & _64_BITS
-    mixed = ((mixed ^ (mixed >> 27)) * _MIX_2) & _64_BITS
+    mixed = ((mixed ^ (mixed >> 30)) * MIX_1) & _64_BITS
+    mixed = ((mixed ^ (mixed >> 27)) * MIX_2) & _64_BITS
     return mixed ^ (mixed >> 31)

@@ -4,13 +4,16 @@
     00000.arrow 00001.arrow  00000.arrow            row 4 of the pack is row 0 of the second bucket
     0 1 2       3            4 5
 
-A shard is mapped when its first row is asked for, and stays mapped: opening a pack costs a sum over
-its manifest, reading a row one copy. What a shard says of its rows is held against the manifest and
-the row's size here, once, so that the compiled code behind may trust it.
+A shard is opened when a row of it is asked for: opening a pack costs a sum over its manifest,
+reading a row one copy. Bytes are held against their checksums when they are first touched. Damage
+is read once more, from the disk or the store; if it stays, the error names the shard, the rows that
+cannot be read, and the command that leaves them out. What a shard says of its rows is held against
+the row's size here, so that the compiled code behind may trust it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokenmill.errors import FormatError
+from tokenmill.loader.open_shards import OPEN_SHARDS, LocalShards, OpenShards
 from tokenmill.shards.manifest import Manifest
-from tokenmill.shards.shard import Rows, open_shard
+from tokenmill.shards.mapped import MappedShard
+from tokenmill.shards.shard_list import ShardInfo
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +41,8 @@ class Pieces:
     """(pieces,) special tokens in each."""
     joined: NDArray[np.uint8]
     """(pieces,) 1 where it goes on in the sequence of the piece before it."""
+    doc_starts: NDArray[np.int32]
+    """(pieces,) where each begins in its document's tokens, special tokens left out."""
     is_hidden: NDArray[np.bool_]
     """(pieces,) of documents that were taken back: padding to those who read the row."""
 
@@ -50,6 +57,7 @@ class Pieces:
             ends - first,
             self.num_special[first:last],
             self.joined[first:last],
+            self.doc_starts[first:last],
             self.is_hidden[first:last],
         )
 
@@ -77,93 +85,169 @@ class Pieces:
         return by_row
 
 
+_NO_PIECES: tuple[NDArray[Any], ...] = (
+    np.empty(0, np.int32),
+    np.empty(0, np.uint64),
+    np.empty(0, np.uint8),
+    np.empty(0, np.uint8),
+    np.empty(0, np.int32),
+)
+"""The columns of a row that holds none: lengths, doc_ids, num_special, joined, starts."""
+
+
 class PackRows:
     """Rows of the named buckets of a pack, those to train on or those held out."""
 
     def __init__(
-        self, folder: Path, manifest: Manifest, buckets: Sequence[str], *, held_out: bool = False
+        self,
+        folder: Path,
+        manifest: Manifest,
+        buckets: Sequence[str],
+        *,
+        held_out: bool = False,
+        shards: OpenShards | None = None,
+        skip_command: str = "",
     ) -> None:
-        of_buckets = [manifest.of_bucket(bucket, held_out=held_out) for bucket in buckets]
-        sizes = [sum(shard.rows for shard in shards) for shards in of_buckets]
-        self.folder = folder
+        """
+        Args:
+            shards: where the shards are opened; None for the folder itself.
+            skip_command: for errors, e.g. "tokenmill skip RUN --phase phase1": what leaves damaged
+                rows out. Their bucket and numbers are added to it.
+        """
+        known = manifest.shards
+        is_held_out = known.column("held_out") == held_out
+        numbers = [np.flatnonzero((known.column("bucket") == b) & is_held_out) for b in buckets]
+        infos = known.where(np.concatenate([*numbers, np.empty(0, np.int64)]))
         self.row_tokens = manifest.row_tokens
-        self.bucket_starts = np.cumsum([0, *sizes])
+        self._info = lru_cache(maxsize=OPEN_SHARDS)(infos.__getitem__)
+        """The shard of a number."""
+        self._shard_starts = np.concatenate([[0], np.cumsum(infos.column("rows"))])
+        """(shards + 1,) the number of each shard's first row, and of all rows."""
+        self.bucket_starts = self._shard_starts[np.cumsum([0, *map(len, numbers)])]
         """(buckets + 1,) the number of each bucket's first row, and of all rows."""
-        self._shards = [shard for shards in of_buckets for shard in shards]
-        self._shard_ends = np.cumsum([shard.rows for shard in self._shards], dtype=np.int64)
-        self._open: dict[int, Rows] = {}
+        self.max_pieces = int(infos.column("max_pieces").max(initial=0))
+        """The most pieces in any of the rows."""
+        self._shards = shards or LocalShards(folder, manifest)
+        self._skip_command = skip_command
 
     def rows_of_bucket(self, bucket: int) -> NDArray[np.int64]:
         """The numbers of a bucket's rows."""
         return np.arange(self.bucket_starts[bucket], self.bucket_starts[bucket + 1])
 
-    @property
-    def max_pieces(self) -> int:
-        """The most pieces in any of the rows."""
-        return max((shard.max_pieces for shard in self._shards), default=0)
+    def shards_of(self, rows: NDArray[np.int64]) -> list[ShardInfo]:
+        """The shards that hold these rows, each once, in the order in which rows need them."""
+        numbers = np.searchsorted(self._shard_starts, rows, side="right") - 1
+        return [self._info(number) for number in dict.fromkeys(numbers.tolist())]
 
-    def pieces(self, rows: NDArray[np.int64]) -> Pieces:
+    def pieces(self, rows: NDArray[np.int64], skipped: NDArray[np.bool_]) -> Pieces:
         """What stands in these rows.
 
+        Args:
+            skipped: (rows,) which of them have no pieces: their shards are not looked at.
+
         Raises:
-            FormatError: a shard is missing, or its lengths do not fit into its rows.
+            FormatError: a shard is missing or damaged, or its lengths do not fit into its rows.
         """
-        found_in = self._locate(rows)
-        bounds = [
-            (int(shard.row_ends[row - 1]) if row else 0, int(shard.row_ends[row]))
-            for shard, row in found_in
-        ]
+        counts = np.zeros(len(rows), np.int64)
+        found = [_NO_PIECES] * (len(rows) + 1)  # one more: there may be no rows
 
-        def column(name: str, dtype: type[Any]) -> NDArray[Any]:
-            parts = [
-                getattr(shard, name)[first:last]
-                for (shard, _), (first, last) in zip(found_in, bounds, strict=True)
-            ]
-            return np.concatenate([*parts, np.empty(0, dtype)])
+        def read(shard: MappedShard, row: int, place: int) -> None:
+            first, last = shard.bounds[row : row + 2].tolist()
+            counts[place] = last - first
+            found[place] = (
+                shard.lengths[first:last],
+                shard.doc_ids[first:last],
+                shard.num_special[first:last],
+                shard.joined[first:last],
+                shard.starts[first:last],
+            )
 
-        lengths = column("lengths", np.int32)
-        found = Pieces(
+        self._read(rows, skipped, MappedShard.damage_in_pieces, read)
+        lengths, doc_ids, num_special, joined, doc_starts = (
+            np.concatenate(column) for column in zip(*found, strict=True)
+        )
+        pieces = Pieces(
             lengths=lengths,
-            doc_ids=column("doc_ids", np.uint64),
-            row_ends=np.cumsum([last - first for first, last in bounds], dtype=np.int64),
-            num_special=column("num_special", np.uint8),
-            joined=column("joined", np.uint8),
+            doc_ids=doc_ids,
+            row_ends=np.cumsum(counts),
+            num_special=num_special,
+            joined=joined,
+            doc_starts=doc_starts,
             is_hidden=np.zeros(len(lengths), np.bool_),
         )
-        self._check(rows, found)
-        return found
+        self._check(rows, pieces)
+        return pieces
 
-    def copy_tokens(self, rows: NDArray[np.int64], out: NDArray[np.int32]) -> None:
-        """Copy the tokens of these rows to the front of out (tokens,)."""
-        end = 0
-        for shard, row in self._locate(rows):
-            start, end = end, end + self.row_tokens
-            out[start:end] = shard.tokens[row]
+    def copy_tokens(
+        self, rows: NDArray[np.int64], skipped: NDArray[np.bool_], out: NDArray[np.int32]
+    ) -> None:
+        """Copy the tokens of these rows to the front of out (tokens,), but where one is skipped.
+
+        Raises:
+            FormatError: a shard is missing or damaged.
+        """
+        by_row = out[: len(rows) * self.row_tokens].reshape(-1, self.row_tokens)
+
+        def read(shard: MappedShard, row: int, place: int) -> None:
+            by_row[place] = shard.tokens[row]
+
+        self._read(rows, skipped, MappedShard.damage_in_tokens, read)
 
     def name(self, row: int) -> str:
         """A row as an error names it: its shard's file and its place there."""
-        index = int(np.searchsorted(self._shard_ends, row, side="right"))
-        first = int(self._shard_ends[index]) - self._shards[index].rows
-        return f"{self.folder / self._shards[index].path}: row {row - first}"
+        number, place = self._locate(np.array([row]))
+        return f"{self._shards.name(self._info(int(number[0])))}: row {place[0]}"
 
-    def _locate(self, rows: NDArray[np.int64]) -> list[tuple[Rows, int]]:
-        """For each row its shard, mapped, and its place there."""
-        indices = np.searchsorted(self._shard_ends, rows, side="right")
-        places = rows - np.concatenate([[0], self._shard_ends])[indices]
-        pairs = zip(indices.tolist(), places.tolist(), strict=True)
-        return [(self._open.get(index) or self._map(index), place) for index, place in pairs]
+    def _read(
+        self,
+        rows: NDArray[np.int64],
+        skipped: NDArray[np.bool_],
+        damage_in: Callable[[MappedShard, int], int | None],
+        read: Callable[[MappedShard, int, int], None],
+    ) -> None:
+        """Call read(shard, row in the shard, place among rows) for every row that is not skipped,
+        shard by shard, when damage_in(shard, row) finds nothing."""
+        numbers, places_there = self._locate(rows)
+        by_shard = np.argsort(numbers, kind="stable")
+        shard, latest = None, -1
+        for place in by_shard[~skipped[by_shard]].tolist():
+            number, row = int(numbers[place]), int(places_there[place])
+            if shard is None or number != latest:
+                shard, latest = self._open(number), number
+            if damage_in(shard, row) is not None:
+                shard = self._open(number, again=True)
+                damage = damage_in(shard, row)
+                if damage is not None:
+                    raise self._damaged(number, "damaged", *shard.rows_of(damage))
+            read(shard, row, place)
 
-    def _map(self, index: int) -> Rows:
-        info = self._shards[index]
-        rows = open_shard(self.folder / info.path)
-        if (rows.num_rows, rows.row_tokens) != (info.rows, self.row_tokens):
-            raise FormatError(
-                f"{self.folder / info.path}: the manifest says {info.rows} rows of "
-                f"{self.row_tokens} tokens, the file has {rows.num_rows} of {rows.row_tokens}. "
-                "Delete it and build the run again; whole shards are kept."
+    def _locate(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The number of each row's shard, and the row's place there."""
+        numbers = np.searchsorted(self._shard_starts, rows, side="right") - 1
+        return numbers, rows - self._shard_starts[numbers]
+
+    def _open(self, number: int, *, again: bool = False) -> MappedShard:
+        info = self._info(number)
+        try:
+            return self._shards.get_again(info) if again else self._shards.get(info)
+        except FormatError as error:
+            raise self._damaged(number, str(error), 0, info.rows - 1) from None
+
+    def _damaged(self, number: int, found: str, first: int, last: int) -> FormatError:
+        """The error for rows of a shard that cannot be read, with what can be done about them."""
+        info = self._info(number)
+        bucket = int(np.searchsorted(self.bucket_starts, self._shard_starts[number], "right")) - 1
+        before = int(self._shard_starts[number] - self.bucket_starts[bucket])
+        name = f"held-out/{info.bucket}" if info.held_out else info.bucket
+        advice = self._shards.repair
+        if self._skip_command:
+            advice += (
+                f" Or train without these rows: `{self._skip_command} --rows "
+                f"{name}:{before + first}-{before + last}`."
             )
-        self._open[index] = rows
-        return rows
+        return FormatError(
+            f"{self._shards.name(info)}: rows {first} to {last}: {found.rstrip('.')}. {advice}"
+        )
 
     def _check(self, rows: NDArray[np.int64], found: Pieces) -> None:
         counts = np.diff(found.row_ends, prepend=0)

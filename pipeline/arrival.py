@@ -5,6 +5,7 @@ stay, each group is milled as it comes and leaves, and its units are known by th
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from tokenmill.pipeline.corpus import Corpus
@@ -19,6 +20,7 @@ from tokenmill.pipeline.fetch.stage import (
     known_plan,
     plan_fetched,
 )
+from tokenmill.pipeline.generations import Generations
 from tokenmill.pipeline.identify import identify, identify_tasks, input_files
 from tokenmill.pipeline.mill import MillTask
 from tokenmill.pipeline.mill_tokens import TokensTask, mill_unit
@@ -44,13 +46,16 @@ class Arrival:
         stage: StageRunner,
         mill_tasks: MillTasks,
         draws: Mapping[str, Draw],
+        generations: Generations,
     ) -> None:
         """draws: what was drawn of each source; empty: everything."""
         self._corpus, self._run, self._stage = corpus, run, stage
         self._mill_tasks, self._draws = mill_tasks, draws
+        self._generations = generations
 
     def units(self, listed: Listed) -> tuple[list[Unit], list[Unreadable]]:
-        """The units of all sources in their order, and the files that cannot be opened."""
+        """The units of all sources, generation by generation and in their order, and the files that
+        cannot be opened."""
         near = [
             task
             for name, files in listed.items()
@@ -60,42 +65,51 @@ class Arrival:
         far = self._fetch(listed)
         units: list[Unit] = []
         unreadable: list[Unreadable] = []
+        files: dict[str, list[list[InputFile]]] = {}
         for name, source in self._corpus.sources.items():
-            files = [
+            mine = [
                 file
                 for task in near
                 if task.source == name
                 for file in input_files(task, receipts[task.name])
             ]
-            mine = [task for task in far if task.source == name]
             if source.format not in OPENED:
-                files += [file for task in mine for file in self._fetched(task)]
-                mine = []
-            files.sort(key=lambda file: file.name)
-            for planned, broken in (
-                plan_units(name, source, files),
-                *(self._known_units(task) or ([], []) for task in mine),
-            ):
-                units += planned
-                unreadable += broken
+                tasks = [task for each in far[name] for task in each]
+                mine += [file for task in tasks for file in self._fetched(task)]
+            mine.sort(key=lambda file: file.name)
+            files[name] = self._generations.split(name, mine)
+        for number in range(len(self._generations.generations)):
+            for name, source in self._corpus.sources.items():
+                earlier = [file for part in files[name][:number] for file in part]
+                opened = far[name][number] if source.format in OPENED else []
+                for planned, broken in (
+                    plan_units(name, source, files[name][number], earlier),
+                    *(self._known_units(task) or ([], []) for task in opened),
+                ):
+                    units += [replace(unit, generation=number) for unit in planned]
+                    unreadable += broken
         check_ids(units)
         if self._draws:
             units = [unit for unit in units if self._draws[unit.source].has(unit)]
         return units, unreadable
 
-    def _fetch(self, listed: Listed) -> list[FetchTask]:
+    def _fetch(self, listed: Listed) -> dict[str, list[list[FetchTask]]]:
         """Have what is remote and not milled yet; where files do not stay, mill it too.
 
         Returns:
-            All tasks; afterwards the units of each are known, and milled or at hand.
+            The tasks of each source, generation by generation; afterwards the units of each are
+            known, and milled or at hand.
         """
-        tasks = [
-            task
+        of_source = {
+            name: [
+                fetch_tasks(self._run, name, source, files)
+                for files in self._generations.split(
+                    name, [file for file in listed[name] if file.remote]
+                )
+            ]
             for name, source in self._corpus.sources.items()
-            for task in fetch_tasks(
-                self._run, name, source, [file for file in listed[name] if file.remote]
-            )
-        ]
+        }
+        tasks = [task for parts in of_source.values() for part in parts for task in part]
         for stage in ("fetch", "plan"):
             sweep(self._run, stage, [task.name for task in tasks])
         todo = [task for task in tasks if not self._is_milled(task)]
@@ -113,7 +127,7 @@ class Arrival:
         remove_unfinished(self._run)
         if self._corpus.downloads.keep == "none":
             let_go(tasks)
-        return tasks
+        return of_source
 
     def _fetched(self, task: FetchTask) -> list[InputFile]:
         """What is known of a task's files; nothing before they have come once."""

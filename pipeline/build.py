@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
+from tokenmill.errors import RecipeError
 from tokenmill.pipeline.arrival import Arrival, Listed
 from tokenmill.pipeline.assets import asset_hashes
 from tokenmill.pipeline.corpus import OWN_FOLDERS, Corpus, check_disk
@@ -21,10 +22,23 @@ from tokenmill.pipeline.examine import Examiner
 from tokenmill.pipeline.fetch.listing import list_source
 from tokenmill.pipeline.fetch.peek import open_remote
 from tokenmill.pipeline.finish import Built, Stages, finish_run
+from tokenmill.pipeline.generations import (
+    Generations,
+    Growth,
+    generations_of,
+    write_generations,
+)
 from tokenmill.pipeline.lock import locked
 from tokenmill.pipeline.mill import MillTask
 from tokenmill.pipeline.mill_tokens import TokensTask, mill_unit
-from tokenmill.pipeline.pack import PackTask, RowShape, pack, pack_name, plan_groups
+from tokenmill.pipeline.pack import (
+    PackTask,
+    RowShape,
+    pack,
+    pack_name,
+    plan_groups,
+    refuse_short,
+)
 from tokenmill.pipeline.plan import Unit, check_columns
 from tokenmill.pipeline.receipts import Receipt, paths
 from tokenmill.pipeline.retracted import retracted, retracted_documents
@@ -49,6 +63,7 @@ def build(
     *,
     recipe: str = "",
     sample: Sample | None = None,
+    growth: Growth | None = None,
 ) -> Built:
     """Bring a run to its end, from wherever it stands.
 
@@ -56,6 +71,7 @@ def build(
         engine: starts the engine; called once the settings and inputs are known to be sound.
         recipe: the resolved recipe, kept in the run for people.
         sample: which share of the corpus it is; None: all. See sample_run.py.
+        growth: the phase from which on files are read that came since; see generations.py.
 
     Raises:
         TokenmillError: a setting, an input, the disk or the run stands in the way.
@@ -66,7 +82,10 @@ def build(
         special = encoder.special
         listed = {name: list_source(name, source) for name, source in corpus.sources.items()}
         refuse_own_outputs(run, listed)
+        for shape in corpus.shapes:
+            refuse_short(corpus.packing, shape, special)
         check_inputs(corpus, listed)
+        generations = generations_of(run, listed, list(corpus.phases), growth)
         if not sample:
             check_disk(corpus, run, listed)
         started = engine()
@@ -76,7 +95,11 @@ def build(
                 (run / name).unlink(missing_ok=True)
             write_whole(run / "recipe.yaml", recipe.encode())
             encoder.save(run / "tokenizer")
-            return _Build(corpus, run, started, special, sample).run_stages(listed)
+            if generations.has_grown:  # before the first stage, so that a plain build goes on
+                write_generations(run, generations)
+            built = _Build(corpus, run, started, special, sample, generations).run_stages(listed)
+            write_generations(run, generations)
+            return built
         finally:
             started.close()
 
@@ -85,9 +108,16 @@ def check_inputs(corpus: Corpus, listed: Listed) -> None:
     """Refuse rules and columns that a worker would stumble over, before anything is read.
 
     Raises:
-        TokenmillError: a model or list is missing or damaged, a filter cannot be made, or no file
-            of a source has a column that the recipe names.
+        TokenmillError: a model or list is missing or damaged, a filter cannot be made, no file of a
+            source has a column that the recipe names, or sentences are asked for of tokens.
     """
+    for name, source in corpus.sources.items():
+        if source.format == "tokens" and corpus.packing.needs_sentences:
+            raise RecipeError(
+                f"packing.sequences: {corpus.packing.sequences} needs to know where sentences "
+                f"begin, and sources.{name} comes as tokens, without text. Choose documents or "
+                "concatenated, or give the source as text."
+            )
     for kind in sorted({source.kind for source in corpus.sources.values()}):
         Examiner(corpus.filters, corpus.edits, kind, Splitter().split)
     if corpus.decontamination:
@@ -115,8 +145,10 @@ class _Build:
         engine: Engine,
         special: TokenizerInfo,
         sample: Sample | None,
+        generations: Generations,
     ) -> None:
         self.corpus, self.run, self.special, self.sample = corpus, run, special, sample
+        self.generations = generations
         self.stage = StageRunner(run, engine)
         self.assets = asset_hashes(corpus.filters, corpus.edits)
         self.draws: dict[str, Draw] = {}
@@ -125,7 +157,9 @@ class _Build:
     def run_stages(self, listed: Listed) -> Built:
         if self.sample:
             listed = self.draw(listed, self.sample)
-        arrival = Arrival(self.corpus, self.run, self.stage, self.mill_tasks, self.draws)
+        arrival = Arrival(
+            self.corpus, self.run, self.stage, self.mill_tasks, self.draws, self.generations
+        )
         units, unreadable = arrival.units(listed)
         milled = self.stage("mill", mill_unit, self.mill_tasks(units))
         of_units = [MilledUnit(unit, milled[unit.name]) for unit in units]
@@ -139,6 +173,7 @@ class _Build:
             Stages(units, milled, settled, packed),
             unreadable,
             self.draws,
+            self.generations,
         )
 
     def draw(self, listed: Listed, sample: Sample) -> Listed:
@@ -190,15 +225,21 @@ class _Build:
             tokens = [output for output in milled[unit].outputs if output.path in names]
             return [*tokens, *settled[unit].outputs]
 
-        tokens = {unit.name: settled[unit.name].counts.get("tokens.kept", 0) for unit in units}
         tasks = []
-        for number, group in enumerate(plan_groups(tokens)):
-            tasks.append(
+        for generation in range(len(self.generations.generations)):
+            tokens = {
+                unit.name: settled[unit.name].counts.get("tokens.kept", 0)
+                for unit in units
+                if unit.generation == generation
+            }
+            tasks += [
                 PackTask(
                     run=self.run,
                     packing=self.corpus.packing,
                     shape=shape,
                     group=number,
+                    generation=generation,
+                    corpus_tokens=sum(tokens.values()),
                     token_files=tuple(p for u in group for p in paths(milled[u], "tokens-")),
                     decision_files=tuple(
                         o.path
@@ -212,7 +253,8 @@ class _Build:
                     tokenizer=self.special,
                     inputs=tuple(output for u in group for output in read_by_pack(u)),
                 )
-            )
+                for number, group in enumerate(plan_groups(tokens))
+            ]
         return self.stage("pack", pack, tasks, below=pack_name(self.corpus.packing, shape))
 
 
@@ -249,6 +291,7 @@ def mill_tasks(
                 text=corpus.text,
                 tokenizer_sha256=tokenizer.sha256,
                 sample=sample,
+                sentences=corpus.packing.needs_sentences,
             )
         )
     return tasks

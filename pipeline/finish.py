@@ -10,19 +10,30 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from tokenmill.errors import FormatError
 from tokenmill.pipeline.corpus import Corpus
 from tokenmill.pipeline.edits.config import EditConfig
+from tokenmill.pipeline.file_names import write_file_names
 from tokenmill.pipeline.filters import FilterConfig, waterfall_order
+from tokenmill.pipeline.generations import Generations, changed_shards
 from tokenmill.pipeline.licences import LicenceCount, count_licences, write_licences
 from tokenmill.pipeline.pack import RowShape, pack_name
 from tokenmill.pipeline.plan import Unit, Unreadable
 from tokenmill.pipeline.receipts import Receipt, paths
 from tokenmill.pipeline.sample import Draw
+from tokenmill.shards.buckets import Buckets
 from tokenmill.shards.files import writing
 from tokenmill.shards.listing import Output, write_listing
-from tokenmill.shards.manifest import FORMAT_VERSION, Manifest, ShardInfo, root_hash, write_manifest
+from tokenmill.shards.manifest import (
+    FORMAT_VERSION,
+    Manifest,
+    read_manifest,
+    root_of,
+    write_manifest,
+)
 from tokenmill.shards.run import TokenizerInfo, new_run, pack_folder, write_run
 from tokenmill.shards.settings import read_settings
+from tokenmill.shards.shard_list import ShardInfo, ShardList
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +69,9 @@ class Built:
     """By source, where the build is a sample."""
     decontaminated: bool
     """Whether evaluation sets were looked for."""
+    generations: Generations
+    changed: tuple[str, ...]
+    """Where the corpus has grown: what an earlier phase has read and is not there as it was."""
 
 
 def finish_run(
@@ -67,14 +81,25 @@ def finish_run(
     stages: Stages,
     unreadable: Sequence[Unreadable],
     draws: dict[str, Draw],
+    generations: Generations,
 ) -> Built:
     """Write what stands above the shards; the run is whole when this returns."""
+    changed: list[str] = []
     num_set_aside = _write_set_aside(run, stages.mill, unreadable)
-    manifests = [
-        _write_manifest(corpus, run, special, shape, packed)
-        for shape, packed in stages.pack.items()
-    ]
-    write_run(run, new_run(corpus.name, special, corpus.phases, corpus.training))
+    manifests = []
+    for shape, packed in stages.pack.items():
+        manifest = _manifest(corpus, special, shape, packed)
+        folder = pack_folder(run, manifest.pack)
+        if generations.has_grown and (folder / "manifest.json").exists():
+            try:
+                changed += changed_shards(read_manifest(folder), manifest)
+            except FormatError as error:  # what it said cannot be known any more
+                changed.append(str(error))
+        write_manifest(folder, manifest)
+        manifests.append(manifest)
+    phases = generations.of_phases(corpus.phases)
+    write_run(run, new_run(corpus.name, special, phases, corpus.training))
+    write_file_names(run, stages.units)
     counts: Counter[str] = Counter()
     for receipt in stages.settle.values():
         counts.update(receipt.counts)
@@ -98,6 +123,8 @@ def finish_run(
         stages=stages,
         draws=draws,
         decontaminated=corpus.decontamination is not None,
+        generations=generations,
+        changed=tuple(changed),
     )
 
 
@@ -161,33 +188,36 @@ def _write_set_aside(
     return count
 
 
-def _write_manifest(
+def _manifest(
     corpus: Corpus,
-    run: Path,
     special: TokenizerInfo,
     shape: RowShape,
     packed: Mapping[str, Receipt],
 ) -> Manifest:
-    packing = corpus.packing
-    shards = [
+    packing, buckets = corpus.packing, Buckets(corpus.packing.bucket_edges)
+
+    def total(count: str) -> int:
+        return sum(receipt.counts.get(count, 0) for receipt in packed.values())
+
+    shards = ShardList.of(
         read_settings(ShardInfo, shard, receipt.name)
         for receipt in packed.values()
         for shard in receipt.details["shards"]
-    ]
-    name = pack_name(packing, shape)
-    manifest = Manifest(
+    )
+    return Manifest(
         format_version=FORMAT_VERSION,
-        pack=name,
+        pack=pack_name(packing, shape),
         row_tokens=shape.row_tokens,
         max_length=shape.max_length,
         overlong=packing.overlong,
+        sequences=packing.sequences,
         dtype="uint16" if special.vocab_size <= 1 << 16 else "uint32",
         bucket_edges=packing.bucket_edges,
         tokenizer_sha256=special.sha256,
         keys=tuple(receipt.key for receipt in packed.values()),
-        tokens_cut=sum(receipt.counts["tokens_cut"] for receipt in packed.values()),
-        shards=tuple(shards),
-        root=root_hash((shard.path, shard.sha256) for shard in shards),
+        tokens_cut=total("tokens_cut"),
+        tokens_cut_of={name: total(f"tokens_cut.{name}") for name in buckets.names},
+        tokens_over_budget=total("tokens_over_budget"),
+        shards=shards,
+        root=root_of(shards),
     )
-    write_manifest(pack_folder(run, name), manifest)
-    return manifest

@@ -31,7 +31,7 @@ def describe_run(run: Path) -> str:
 
 
 def describe_row(run: Path, phase: str, place: str) -> str:
-    """The sequences of one row as text, each with its document.
+    """The pieces of one row as text, each with its document.
 
     Args:
         place: BUCKET:NUMBER, the row's number in its bucket.
@@ -54,15 +54,16 @@ def describe_row(run: Path, phase: str, place: str) -> str:
     stop = int(rows.row_ends[row])
     start = int(rows.row_ends[row - 1]) if row else 0
     place_in_row = 0
-    parts = [f"{shard.path} row {row}: {stop - start} sequences"]
-    for sequence in range(start, stop):
-        length = int(rows.lengths[sequence])
+    num_sequences = stop - start - int(rows.joined[start:stop].sum())
+    parts = [f"{shard.path} row {row}: {num_sequences} sequences"]
+    for piece in range(start, stop):
+        length = int(rows.lengths[piece])
         ids = rows.tokens[row, place_in_row : place_in_row + length]
         text = encoder.decode(ids)
-        first = int(rows.starts[sequence])
-        parts.append(
-            f"--- document {rows.doc_ids[sequence]}, {length} tokens, from token {first}\n{text}"
-        )
+        first = int(rows.starts[piece])
+        joined = ", joined to the one before" if rows.joined[piece] else ""
+        head = f"--- document {rows.doc_ids[piece]}, {length} tokens, from token {first}{joined}"
+        parts.append(f"{head}\n{text}")
         place_in_row += length
     parts.append(f"--- padding: {rows.row_tokens - place_in_row} tokens")
     return "\n".join(parts)

@@ -22,7 +22,9 @@ def locked(run: Path) -> Iterator[None]:
         RunError: the folder cannot be written, holds other things, or another build is at work.
     """
     path = run / "lock"
-    if run.is_dir() and not path.exists() and any(run.iterdir()):
+    # generations.json is an input of a build, and may stand there before the first one.
+    others = {entry.name for entry in run.iterdir()} - {"generations.json"} if run.is_dir() else ()
+    if others and not path.exists() and "run.json" not in others:
         raise RunError(
             f"{run}: the folder holds other things and no run. Choose a new or empty --out."
         )

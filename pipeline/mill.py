@@ -1,7 +1,8 @@
 """Mill: one pass over the text of a unit. Reads, counts, judges, tokenizes, hashes; writes what
 was found.
 
-    milled/<unit>/tokens-000.arrow        doc_id, content_hash, tokens of the documents kept so far
+    milled/<unit>/tokens-000.arrow        doc_id, content_hash, tokens of the documents kept so far;
+                                          sentence_starts, if asked for
     milled/<unit>/signatures-000.arrow    doc_id, signature of those documents, if asked for
     milled/<unit>/decisions-000.parquet   a row for every document
     milled/<unit>/set-aside.jsonl         records that could not be read, if any
@@ -39,6 +40,8 @@ from tokenmill.pipeline.plan import UNIT_BYTES, Unit
 from tokenmill.pipeline.read import read_unit
 from tokenmill.pipeline.receipts import Receipt, begin, clear, finish
 from tokenmill.pipeline.sample import DocumentSample, is_drawn, seen_batch, take, text_bytes
+from tokenmill.pipeline.sentence_starts import VERSION as SENTENCES_VERSION
+from tokenmill.pipeline.sentence_starts import encode_sentences
 from tokenmill.pipeline.signatures import SignatureConfig, minhash
 from tokenmill.pipeline.sources import SourceConfig
 from tokenmill.shards.files import write_whole
@@ -67,6 +70,8 @@ class MillTask:
     tokenizer_sha256: str
     sample: DocumentSample | None = None
     """Which documents; None: all."""
+    sentences: bool = False
+    """Whether to write where sentences begin."""
 
     stage: ClassVar[str] = "mill"
 
@@ -88,6 +93,7 @@ class MillTask:
             "text": self.text,
             "tokenizer": self.tokenizer_sha256,
             "sample": self.sample,
+            **({"sentences": SENTENCES_VERSION} if self.sentences else {}),
         }
 
 
@@ -102,18 +108,27 @@ class Milled:
     """(documents,) where each document's tokens end."""
     hashes: pa.Array
     """(documents,) XXH3-128 of each text after all edits."""
+    sentence_starts: pa.LargeListArray | None
+    """(documents,) rising lists of int32: where a sentence begins in the document's tokens."""
 
     @property
     def num_tokens(self) -> NDArray[np.int64]:
         return np.diff(self.ends, prepend=0)
 
 
-def mill_documents(documents: Documents, encoder: Encoder, examiner: Examiner) -> Milled:
+def mill_documents(
+    documents: Documents, encoder: Encoder, examiner: Examiner, *, sentences: bool = False
+) -> Milled:
     """A batch examined, tokenized and hashed: all the mill does, without files."""
     examined = examiner.examine(documents)
-    tokens, ends = encoder.encode_words(examined.words)
+    starts = None
+    if sentences:
+        (tokens, ends), in_documents = encode_sentences(encoder, examined.words)
+        starts = _lists(*in_documents)
+    else:
+        tokens, ends = encoder.encode_words(examined.words)
     examined.verdict.drop(np.diff(ends, prepend=0) == 0, NO_TOKENS)
-    return Milled(examined, tokens, ends, content_hashes(examined.texts))
+    return Milled(examined, tokens, ends, content_hashes(examined.texts), starts)
 
 
 def mill(task: MillTask) -> Receipt:
@@ -144,7 +159,7 @@ def mill(task: MillTask) -> Receipt:
                     continue
             if not counts["documents"]:
                 encoder.check(item.texts, num_documents=GUARD_DOCUMENTS)
-            milled = mill_documents(item, encoder, examiner)
+            milled = mill_documents(item, encoder, examiner, sentences=task.sentences)
             _append(tables, task, item, milled, part)
             _count(counts, item, milled)
             clock.batch_done(counts["bytes"])
@@ -211,11 +226,14 @@ def _append(
     )
     tables.append(folder / f"decisions-{part:03d}.parquet", decisions)
     kept = pa.array(np.flatnonzero(examined.verdict.kept))
-    offsets = pa.array(np.concatenate([[0], milled.ends]).astype(np.int64))
-    lists = pa.LargeListArray.from_arrays(offsets, pa.array(milled.tokens))
-    tokens = pa.RecordBatch.from_pydict(
-        {"doc_id": decisions["doc_id"], "content_hash": milled.hashes, "tokens": lists}
-    )
+    columns = {
+        "doc_id": decisions["doc_id"],
+        "content_hash": milled.hashes,
+        "tokens": _lists(milled.tokens, milled.ends),
+    }
+    if milled.sentence_starts is not None:
+        columns["sentence_starts"] = milled.sentence_starts
+    tokens = pa.RecordBatch.from_pydict(columns)
     tables.append(folder / f"tokens-{part:03d}.arrow", tokens.take(kept))
     if task.signatures:
         entries = minhash(examined.words, task.signatures)
@@ -225,6 +243,12 @@ def _append(
     if task.text == "keep":
         text = pa.RecordBatch.from_pydict({"doc_id": decisions["doc_id"], "text": examined.texts})
         tables.append(task.run / "text" / f"{task.name}-{part:03d}.parquet", text.take(kept))
+
+
+def _lists(values: NDArray[Any], ends: NDArray[np.int64]) -> pa.LargeListArray:
+    """(lists,) the values up to each end."""
+    offsets = pa.array(np.concatenate([[0], ends]).astype(np.int64))
+    return pa.LargeListArray.from_arrays(offsets, pa.array(values))
 
 
 def _count(counts: Counter[str], documents: Documents, milled: Milled) -> None:

@@ -72,6 +72,8 @@ class Unit:
     """<source>/<file>-<place>; also the name of its outputs."""
     source: str
     files: tuple[UnitFile, ...]
+    generation: int = 0
+    """Of its files; see generations.py."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,17 +90,24 @@ class _NoUse(Exception):
 
 
 def plan_units(
-    source: str, config: SourceConfig, files: Sequence[InputFile]
+    source: str,
+    config: SourceConfig,
+    files: Sequence[InputFile],
+    earlier: Sequence[InputFile] = (),
 ) -> tuple[list[Unit], list[Unreadable]]:
-    """The units of a source in their order, and the files that cannot be opened."""
+    """The units of a source in their order, and the files that cannot be opened.
+
+    Args:
+        earlier: files that have units of their own, and may be read beside these.
+    """
     if config.format == "files":
         units = list(_units_of_small_files(source, files))
-        return _with_licences(units, files) if config.kind == "code" else units, []
+        return _with_licences(units, [*earlier, *files]) if config.kind == "code" else units, []
     if config.format in ("jats", "latex"):
         return list(_units_of_articles(source, files)), []
     units = []
     unreadable: list[Unreadable] = []
-    beside = {file.name: file for file in files}
+    beside = {file.name: file for file in (*earlier, *files)}
     for file in files:
         try:
             if config.format == "parquet" or _is_token_table(config, file.name):

@@ -11,7 +11,8 @@ from tokenmill.pipeline.finish import Built
 from tokenmill.pipeline.licences import LicenceCount
 from tokenmill.pipeline.sources import printable
 from tokenmill.shards.buckets import Buckets
-from tokenmill.shards.manifest import Manifest, ShardInfo
+from tokenmill.shards.manifest import Manifest
+from tokenmill.shards.shard_list import ShardList
 from tokenmill.shards.table import table
 
 MOST_LICENCES = 10
@@ -26,8 +27,7 @@ def report(built: Built) -> str:
         parts.append(decontamination_table(built.run))
     parts.append(licence_table(built.licences))
     parts += [shard_table(manifest) for manifest in built.manifests]
-    if not any(shard.rows for manifest in built.manifests for shard in manifest.shards):
-        parts.append("no rows: no document was kept, so there is nothing to train on")
+    parts += _growth(built)
     parts.append(f"run        {built.run}")
     for manifest in built.manifests:
         parts.append(f"manifest   {built.run / 'shards' / manifest.pack / 'manifest.json'}")
@@ -75,15 +75,23 @@ def licence_table(licences: Sequence[LicenceCount]) -> str:
 
 
 def shard_table(manifest: Manifest) -> str:
-    """Rows, tokens and padding of each bucket of a pack."""
+    """Rows, sequences, tokens and padding of each bucket of a pack, and what was cut off there."""
     groups = {name: manifest.of_bucket(name) for name in Buckets(manifest.bucket_edges).names}
-    groups["all"] = tuple(shard for shard in manifest.shards if not shard.held_out)
-    groups["held out"] = tuple(shard for shard in manifest.shards if shard.held_out)
-    rows = [_shard_row(name, shards, manifest.row_tokens) for name, shards in groups.items()]
+    held_out = manifest.shards.column("held_out")
+    groups["all"] = manifest.shards.where(~held_out)
+    groups["held out"] = manifest.shards.where(held_out)
+    cut = {**manifest.tokens_cut_of, "all": sum(manifest.tokens_cut_of.values())}
+    cut["held out"] = manifest.tokens_cut - cut["all"]
+    rows = [
+        (*_shard_row(name, shards, manifest.row_tokens), f"{cut[name]:,}" if name in cut else "")
+        for name, shards in groups.items()
+    ]
     title = f"pack {manifest.pack}"
-    if manifest.tokens_cut:
-        title += f" ({manifest.tokens_cut:,} tokens left out by overlong: {manifest.overlong})"
-    header = ("bucket", "shards", "rows", "sequences", "tokens", "padding")
+    if not groups["all"]:
+        title += ": no rows to train on"
+    if manifest.tokens_over_budget:
+        title += f" ({manifest.tokens_over_budget:,} more tokens are beyond its budget)"
+    header = ("bucket", "shards", "rows", "sequences", "a row", "tokens", "padding", "cut off")
     return f"{title}\n{table(header, rows)}"
 
 
@@ -121,9 +129,37 @@ def _beside_the_waterfall(built: Built) -> list[str]:
     return lines
 
 
-def _shard_row(name: str, shards: Sequence[ShardInfo], row_tokens: int) -> tuple[str, ...]:
-    rows = sum(shard.rows for shard in shards)
-    tokens = sum(shard.real_tokens for shard in shards)
-    sequences = sum(shard.sequences for shard in shards)
+def _growth(built: Built) -> list[str]:
+    """What came when, where the corpus has grown, and what of it has changed since."""
+    generations = built.generations.generations
+    if not built.generations.has_grown:
+        return []
+    rows = []
+    for number, generation in enumerate(generations):
+        shards = [
+            shard
+            for manifest in built.manifests
+            for shard in manifest.shards
+            if shard.generation == number and not shard.held_out
+        ]
+        files = sum(map(len, generation.files.values()))
+        num_rows = sum(shard.rows for shard in shards)
+        rows.append((str(number), generation.phase, f"{files:,}", f"{num_rows:,}"))
+    lines = [table(("generation", "from phase", "files", "rows in all packs"), rows)]
+    if built.changed:
+        lines += [f"changed: {line}" for line in built.changed]
+        lines.append(
+            "  rows follow the decisions on their documents: a document that left (retracted, a "
+            "rule, a changed file) is in none.\n  A training that has read these shards is refused "
+            "when it goes on; start its phase anew, or bring back what changed and build again."
+        )
+    return lines
+
+
+def _shard_row(name: str, shards: ShardList, row_tokens: int) -> tuple[str, ...]:
+    rows, tokens, sequences = (
+        int(shards.column(field).sum()) for field in ("rows", "real_tokens", "sequences")
+    )
     padding = f"{1 - tokens / (rows * row_tokens):.3%}" if rows else "-"
-    return name, f"{len(shards):,}", f"{rows:,}", f"{sequences:,}", f"{tokens:,}", padding
+    a_row = f"{sequences / rows:.1f}" if rows else "-"
+    return name, f"{len(shards):,}", f"{rows:,}", f"{sequences:,}", a_row, f"{tokens:,}", padding

@@ -16,7 +16,7 @@ a pass over three columns of its decisions.
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +40,7 @@ from tokenmill.pipeline.mill import content_hashes
 from tokenmill.shards.arrays import as_numpy
 from tokenmill.shards.files import read_json
 from tokenmill.shards.listing import read_listing
-from tokenmill.shards.overlay import Entry, append_entry, read_overlay
+from tokenmill.shards.overlay import Retraction, append_entry, entry_start, read_overlay
 from tokenmill.shards.run import read_run
 from tokenmill.tokenizer import load_tokenizer
 
@@ -89,17 +89,7 @@ def retract(
     """
     read_listing(run)
     phases = tuple(read_run(run).phases)
-    reached = reached or (phases[0], 0)
-    start = start or reached
-    for phase, _ in (start, reached):
-        if phase not in phases:
-            raise RecipeError(f"phase {phase}: not in the run, which has {', '.join(phases)}.")
-    order = _order(phases)
-    if order(start) < order(reached):
-        raise RecipeError(
-            f"--from-step {start[0]}:{start[1]}: training has read up to {reached[0]}:{reached[1]},"
-            " and what was read never changes. Give a later step."
-        )
+    start = entry_start(phases, start, reached)
     with locked(run):
         if texts is not None:
             doc_ids, missing = _find_by_text(run, texts)
@@ -107,14 +97,10 @@ def retract(
             assert ids is not None
             doc_ids, missing = _find_by_name(run, ids)
         doc_ids, fates = _with_those_that_stand_for_them(run, doc_ids)
-        known = [
-            entry.doc_ids
-            for entry in read_overlay(run, phases).entries
-            if order((entry.phase, entry.step)) <= order(start)
-        ]
-        new = doc_ids - {doc_id for entry in known for doc_id in entry}
+        known, steps = read_overlay(run, phases).first_steps(phases, start[0])
+        new = doc_ids - set(known[steps <= start[1]].tolist())
         if new:
-            append_entry(run, Entry(*start, tuple(sorted(new))))
+            append_entry(run, Retraction(*start, tuple(sorted(new))))
     return Retracted(start, fates, len(new), tuple(missing))
 
 
@@ -135,11 +121,6 @@ def describe(retracted: Retracted) -> str:
         if len(retracted.missing) > MOST_SHOWN:
             lines.append(f"  and {len(retracted.missing) - MOST_SHOWN:,} more")
     return "\n".join(lines)
-
-
-def _order(phases: Sequence[str]) -> Callable[[tuple[str, int]], tuple[int, int]]:
-    """What to sort positions by: a phase and its step."""
-    return lambda position: (phases.index(position[0]), position[1])
 
 
 def _find_by_name(run: Path, path: Path) -> tuple[set[int], list[str]]:

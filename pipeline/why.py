@@ -63,7 +63,7 @@ def explain(row: dict[str, Any], corpus: Corpus, run: Path) -> str:
     lines = [f"document   {row['doc_id']}: record {row['position']:,} of unit {row['unit']}"]
     lines += [f"{name:10s} {row[name]}" for name in ("id", "url", "licence") if row[name]]
     lines.append(f"text       {row['num_tokens']:,} tokens after {row['edits']:,} edits")
-    lines.append(f"verdict    {_verdict(row, run)}")
+    lines.append(f"verdict    {verdict(row, run)}")
     if row["tokens_cut"]:
         lines.append(f"cut        {row['tokens_cut']:,} tokens in spans that are left out")
         lines += filter(None, [describe_evidence(run, row["doc_id"])])
@@ -89,7 +89,8 @@ def explain(row: dict[str, Any], corpus: Corpus, run: Path) -> str:
     return "\n".join(lines)
 
 
-def _verdict(row: dict[str, Any], run: Path) -> str:
+def verdict(row: dict[str, Any], run: Path) -> str:
+    """What became of a document, in words, and for whose sake."""
     if not row["reason"]:
         return "kept, held out for evaluation" if row["held_out"] else "kept"
     number = row["duplicate_of"]
@@ -106,7 +107,7 @@ def _verdict(row: dict[str, Any], run: Path) -> str:
         if row["reason"] == NEAR_DUPLICATE:
             said += f", estimated similarity {row['similarity']:.2f}"
         # It stood when this one left; a later step may have taken it.
-        return said + (f"; that one {_verdict(other, run)}" if other["reason"] else "")
+        return said + (f"; that one {verdict(other, run)}" if other["reason"] else "")
     theirs = DATATROVE_NAMES.get(row["reason"])
     return f"leaves: {row['reason']}" + (f" (datatrove: {theirs})" if theirs else "")
 

@@ -2,16 +2,28 @@
 
 Nobody needs the recipe or the pipeline to train: each phase's resolved settings, the tokenizer's
 special ids and the shards stand in the run.
+
+    RUN/run.json
+    RUN/tokenizer/tokenizer.json
+    RUN/tokenizer/word_starts.npy    (vocab_size,) uint8, which tokens begin a word
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from tokenmill.errors import FormatError, RecipeError
 from tokenmill.shards.files import read_json, write_json
 from tokenmill.shards.manifest import FORMAT_VERSION, check_version
 from tokenmill.shards.settings import read_settings, to_mapping
+
+BEGINS_WORD = 1
+"""Flag of a token that begins a word, whatever stands before it."""
+ENDS_WORD = 2
+"""Flag of a token after which a word begins, whatever it is."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,6 +107,35 @@ def read_run(run: Path) -> RunInfo:
         return read_settings(RunInfo, {**mapping, "phases": phases}, str(path))
     except (RecipeError, KeyError, TypeError, AttributeError) as error:
         raise FormatError(f"{path}: damaged ({error}). Build the run again.") from None
+
+
+def read_word_starts(run: Path) -> NDArray[np.uint8]:
+    """(vocab_size,) flags of each token, BEGINS_WORD and ENDS_WORD, as bits.
+
+    A word begins at every token with BEGINS_WORD, and after every one with ENDS_WORD; the first
+    token of a piece begins one too, for what stood before it is not known:
+
+        begins[i] = flags[ids[i]] & BEGINS_WORD or flags[ids[i - 1]] & ENDS_WORD
+
+    A special token is a word of its own, which no mask may touch; [UNK] is one that a mask may
+    take. See tokenmill.tokenizer.special for what a word is.
+
+    Raises:
+        FormatError: the file is missing or damaged.
+    """
+    path = run / "tokenizer" / "word_starts.npy"
+    try:
+        flags: NDArray[np.uint8] = np.load(path)
+    except (OSError, ValueError) as error:
+        raise FormatError(
+            f"{path}: expected one flag for each token, found {error}. Build the run again."
+        ) from None
+    if flags.dtype != np.uint8 or flags.ndim != 1:
+        raise FormatError(
+            f"{path}: expected one uint8 for each token, found {flags.dtype} of {flags.shape}. "
+            "Build the run again."
+        )
+    return flags
 
 
 def new_run(

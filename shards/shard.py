@@ -12,9 +12,9 @@ rows.
 A piece is a run of one document's tokens with the special tokens that belong to it. A sequence,
 what attention sees, is one piece, or several where a recipe joins documents or pairs segments.
 
-Any Arrow tool opens it. Ours maps the file once and hands out numpy views of its buffers, so a
-row is read at a computed offset without Arrow. Beside each shard stands `<name>.crc32`: one CRC
-for each MiB of the file.
+Any Arrow tool opens it. The loader knows from the manifest at which byte each buffer begins, and
+reads rows without Arrow (shards/mapped.py). Beside each shard stands `<name>.crc32`: one CRC for
+each 16 KiB of the file, small enough to check what is around a row when the row is first read.
 """
 
 import zlib
@@ -29,9 +29,9 @@ from numpy.typing import NDArray
 from tokenmill.errors import FormatError
 from tokenmill.shards.arrays import as_numpy
 from tokenmill.shards.files import sha256_file, write_whole, writing
-from tokenmill.shards.manifest import ShardInfo
+from tokenmill.shards.shard_list import ShardInfo
 
-CRC_BLOCK_BYTES = 1 << 20
+CRC_BLOCK_BYTES = 1 << 14
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +93,10 @@ def write_shard(
         rows=rows.num_rows,
         real_tokens=int(rows.lengths.sum(dtype=np.int64)),
         sequences=int((rows.joined == 0).sum()),
+        pieces=len(rows.lengths),
         max_pieces=int(np.diff(rows.row_ends, prepend=0).max(initial=0)),
         generation=generation,
+        offsets=_offsets(path),
         bytes=path.stat().st_size,
         sha256=sha256_file(path),
     )
@@ -132,15 +134,32 @@ def open_shard(path: Path) -> Rows:
 
 
 def block_crcs(path: Path) -> NDArray[np.uint32]:
-    """(blocks,) the CRC-32 of each MiB of a file, the last one shorter."""
+    """(blocks,) the CRC-32 of each CRC_BLOCK_BYTES of a file; the last block may be shorter."""
     with path.open("rb") as file:
         blocks = iter(lambda: file.read(CRC_BLOCK_BYTES), b"")
         return np.fromiter((zlib.crc32(block) for block in blocks), np.uint32)
 
 
 def crc_path(path: Path) -> Path:
-    """Where a shard's block checksums stand: little-endian uint32, one a MiB."""
+    """Where a shard's block checksums stand: little-endian uint32, one a block."""
     return path.with_name(path.name + ".crc32")
+
+
+def _offsets(path: Path) -> tuple[int, ...]:
+    """The byte of the file at which each buffer begins: tokens, the first piece of each row, then
+    the columns of pieces."""
+    with pa.memory_map(str(path)) as data, pa.ipc.open_file(data) as reader:
+        start = data.read_buffer().address
+        batch = reader.get_batch(0)
+    lengths = batch.column("lengths")
+    columns = ("lengths", "doc_ids", "starts", "num_special", "joined")
+    arrays = [batch.column("tokens").values, *(batch.column(name).values for name in columns)]
+    tokens, *pieces = (_begin(array.buffers()[1], start) for array in arrays)
+    return (tokens, _begin(lengths.buffers()[1], start), *pieces)
+
+
+def _begin(buffer: Any, start: int) -> int:
+    return buffer.address - start if buffer is not None and buffer.size else 0
 
 
 def _record_batch(rows: Rows) -> pa.RecordBatch:

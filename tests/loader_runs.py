@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from tokenmill.shards.manifest import FORMAT_VERSION, Manifest, ShardInfo, root_hash, write_manifest
+from tokenmill.shards.manifest import FORMAT_VERSION, Manifest, root_of, write_manifest
 from tokenmill.shards.run import PhaseInfo, TokenizerInfo, new_run, pack_folder, write_run
 from tokenmill.shards.shard import Rows, write_shard
+from tokenmill.shards.shard_list import ShardInfo, ShardList
 
 ROW_TOKENS = 64
 MAX_LENGTH = 24
@@ -38,44 +39,68 @@ def make_run(
     *,
     rows: Mapping[str, int] | None = None,
     held_out: Mapping[str, int] | None = None,
+    grown: Mapping[str, int] | None = None,
     packs: tuple[str, ...] = ("short",),
 ) -> Path:
     """A finished run.
 
     Args:
-        phases: settings of each phase's loader; "pack" and "tokens" go to the phase itself.
+        phases: settings of each phase's loader; "pack", "tokens" and "generation" go to the phase
+            itself.
         rows: rows to train on in each bucket.
         held_out: held-out rows in each bucket.
+        grown: rows in each bucket that generation 1 adds.
     """
     for pack in packs:
-        make_pack(folder, pack, rows or {"0-7": 7, "8-15": 11, "16+": 4}, held_out or {})
-    infos = {}
-    for name, settings in (phases or {"phase1": {}}).items():
-        loader = {"mixture": {"all": 1.0}, "batch_tokens": 5 * ROW_TOKENS, **settings}
-        pack = loader.pop("pack", packs[0])
-        schedule = {"tokens": loader.pop("tokens", 20 * ROW_TOKENS)}
-        infos[name] = PhaseInfo(pack=pack, loader=loader, schedule=schedule)
-    write_run(folder, new_run("test", TOKENIZER, infos, {}))
+        sizes = rows or {"0-7": 7, "8-15": 11, "16+": 4}
+        make_pack(folder, pack, sizes, held_out or {}, grown=grown or {})
+    write_phases(folder, phases or {"phase1": {}}, packs[0])
     return folder
 
 
+def write_phases(
+    folder: Path, phases: Mapping[str, Mapping[str, Any]], pack: str = "short"
+) -> None:
+    """The run.json of a run whose shards are there; `pack` is that of phases that name none."""
+    infos = {}
+    for name, settings in phases.items():
+        loader = {"mixture": {"all": 1.0}, "batch_tokens": 5 * ROW_TOKENS, **settings}
+        own, generation = loader.pop("pack", pack), loader.pop("generation", 0)
+        schedule = {"tokens": loader.pop("tokens", 20 * ROW_TOKENS)}
+        infos[name] = PhaseInfo(pack=own, loader=loader, schedule=schedule, generation=generation)
+    write_run(folder, new_run("test", TOKENIZER, infos, {}))
+
+
 def make_pack(
-    run: Path, pack: str, rows: Mapping[str, int], held_out: Mapping[str, int], seed: int = 0
+    run: Path,
+    pack: str,
+    rows: Mapping[str, int],
+    held_out: Mapping[str, int],
+    seed: int = 0,
+    *,
+    grown: Mapping[str, int] | None = None,
+    edges: tuple[int, ...] = EDGES,
 ) -> None:
     folder = pack_folder(run, pack)
     generator = np.random.default_rng(seed)
     shards: list[ShardInfo] = []
-    for is_held_out, sizes in ((False, rows), (True, held_out)):
+    for is_held_out, generation, sizes in (
+        (False, 0, rows),
+        (True, 0, held_out),
+        (False, 1, grown or {}),
+    ):
         for bucket, num_rows in sizes.items():
             for first in range(0, num_rows, ROWS_PER_SHARD):
                 below = folder / "held-out" / bucket if is_held_out else folder / bucket
+                name = f"grown-{first:05d}" if generation else f"{first:05d}"
                 shards.append(
                     write_shard(
-                        below / f"{first:05d}.arrow",
+                        below / f"{name}.arrow",
                         random_rows(generator, min(ROWS_PER_SHARD, num_rows - first), bucket),
                         bucket=bucket,
                         held_out=is_held_out,
                         folder=folder,
+                        generation=generation,
                     )
                 )
     manifest = Manifest(
@@ -85,12 +110,12 @@ def make_pack(
         max_length=MAX_LENGTH,
         overlong="split",
         dtype="uint16",
-        bucket_edges=EDGES,
+        bucket_edges=edges,
         tokenizer_sha256=TOKENIZER.sha256,
         keys=(),
         tokens_cut=0,
-        shards=tuple(shards),
-        root=root_hash((shard.path, shard.sha256) for shard in shards),
+        shards=ShardList.of(shards),
+        root=root_of(ShardList.of(shards)),
     )
     write_manifest(folder, manifest)
 
@@ -98,9 +123,10 @@ def make_pack(
 def random_rows(generator: np.random.Generator, num_rows: int, bucket: str) -> Rows:
     tokens = np.full((num_rows, ROW_TOKENS), TOKENIZER.pad_id, np.uint16)
     lengths, row_ends = [], []
+    bounds = LENGTHS.get(bucket, (3, MAX_LENGTH + 1))
     for row in range(num_rows):
         end = 0
-        while end + (length := int(generator.integers(*LENGTHS[bucket]))) <= ROW_TOKENS:
+        while end + (length := int(generator.integers(*bounds))) <= ROW_TOKENS:
             text = generator.integers(4, TOKENIZER.vocab_size, length - 2)  # [UNK] is among it
             tokens[row, end : end + length] = [*TOKENIZER.prefix, *text, *TOKENIZER.suffix]
             end += length

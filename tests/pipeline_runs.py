@@ -82,3 +82,39 @@ def prepare(folder: Path, **changes: object) -> Path:
     write_sources(folder / "in")
     write_vocabulary(folder)
     return write_recipe(folder, **changes)
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing in the code catches it, and nothing is tidied up after it."""
+
+
+class Lives:
+    """Lets a build finish so many files, then kill it."""
+
+    def __init__(self, monkeypatch):
+        self.left, self.dead = -1, False
+        replace, unlink = Path.replace, Path.unlink
+
+        def replace_or_die(path, target):
+            if self.left == 0:
+                self.dead = True
+                raise Killed
+            self.left -= 1
+            return replace(path, target)
+
+        def unlink_if_alive(path, missing_ok=False):
+            if not self.dead:
+                unlink(path, missing_ok=missing_ok)
+
+        monkeypatch.setattr(Path, "replace", replace_or_die)
+        monkeypatch.setattr(Path, "unlink", unlink_if_alive)
+
+    def run(self, files, build):
+        """Whether the build came to its end before it had finished this many files."""
+        self.left, self.dead = files, False
+        try:
+            build()
+        except Killed:
+            self.dead = False
+            return False
+        return True

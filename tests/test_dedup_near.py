@@ -252,31 +252,56 @@ def test_why_names_what_stays_and_how_similar_it_is(tmp_path, capsys):
     assert said in capsys.readouterr().out
 
 
-@given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)), max_size=60), st.randoms())
-def test_clusters_are_the_connected_parts_in_whatever_order_links_come(links, random):
+def connected(links):
+    """The first of all documents that each of 31 is linked with: slow and obvious."""
     first = list(range(31))
-    for _ in first:  # slow and obvious
+    for _ in first:
         for one, other in links:
             first[one] = first[other] = min(first[one], first[other])
-    random.shuffle(links)
-    parents = np.arange(31, dtype=np.uint32)
+    return first
+
+
+def joined(parents, links, settled):
     pairs = np.array(links, np.uint32).reshape(-1, 2)
-    join(parents, pairs[:, 0], pairs[:, 1])
+    join(parents, pairs[:, 0], pairs[:, 1], settled)
     flatten(parents)
-    assert parents.tolist() == first
+    return parents.tolist()
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)), max_size=60),
+    st.integers(0, 31),
+    st.randoms(),
+)
+def test_clusters_are_the_connected_parts_in_whatever_order_links_come(links, settled, random):
+    random.shuffle(links)
+    first = connected(links)
+    assert joined(np.arange(31, dtype=np.uint32), links, 0) == first
+    # Or generation by generation: then those from `settled` on change nothing for those before.
+    old = [link for link in links if max(link) < settled]
+    new = [link for link in links if max(link) >= settled]
+    parents = np.arange(31, dtype=np.uint32)
+    joined(parents, old, 0)
+    after = joined(parents, new, settled)
+    assert after[:settled] == connected(old)[:settled]
+    assert [after[n] != n for n in range(settled, 31)] == [
+        first[n] != n for n in range(settled, 31)
+    ]
 
 
 @given(st.lists(st.integers(0, 3), min_size=2, max_size=20), st.data())
-def test_of_equally_long_documents_the_first_stays(roots, data):
+def test_the_longest_of_the_first_generation_stays_or_the_first_of_them(roots, data):
     first = [roots.index(root) for root in roots]
     lengths = data.draw(st.lists(st.integers(0, 3), min_size=len(roots), max_size=len(roots)))
     other = np.array([n for n, root in enumerate(first) if root != n], np.uint32)
     one = np.array([first[n] for n in other], np.uint32)
-    stays, leaves = swap_longest(one, other, np.array(lengths, np.uint32))
+    settled = data.draw(st.integers(1, len(roots)))
+    stays, leaves = swap_longest(one, other, np.array(lengths, np.uint32), np.array([0, settled]))
     expected = set()
     for root in set(first):
         members = [n for n in range(len(first)) if first[n] == root]
-        best = max(members, key=lambda n: (lengths[n], -n))
+        oldest = [n for n in members if (n < settled) == (root < settled)]
+        best = max(oldest, key=lambda n: (lengths[n], -n))
         expected |= {(best, n) for n in members if n != best}
     assert set(zip(stays.tolist(), leaves.tolist(), strict=True)) == expected
 

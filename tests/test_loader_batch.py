@@ -1,5 +1,7 @@
 """A batch's contract: static shapes, bounds that close, and tokens that stand in the shards."""
 
+from dataclasses import asdict, replace
+
 import numpy as np
 import pytest
 import torch
@@ -12,7 +14,7 @@ from tokenmill.loader.layout import lay_out
 from tokenmill.loader.masking import NO_TARGET
 from tokenmill.shards.manifest import read_manifest
 from tokenmill.shards.run import pack_folder
-from tokenmill.shards.shard import open_shard
+from tokenmill.shards.shard import block_crcs, crc_path, open_shard
 
 STEPS = range(40)
 
@@ -32,7 +34,7 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def batches(run):
-    with Loader(run, micro_batch_rows=3, prefetch=0) as loader:
+    with Loader(run, micro_batch_rows=3, prefetch_bytes=0) as loader:
         return [batch for step in STEPS for batch in loader.batch_at(step)]
 
 
@@ -71,7 +73,7 @@ def test_all_batches_of_a_phase_have_one_shape(run, batches):
 
 
 def test_a_phase_without_short_rows_has_fewer_sequence_slots(run, batches):
-    with Loader(run, "long", micro_batch_rows=3, prefetch=0) as loader:
+    with Loader(run, "long", micro_batch_rows=3, prefetch_bytes=0) as loader:
         assert len(next(loader).doc_ids) < len(batches[0].doc_ids)
 
 
@@ -143,27 +145,9 @@ def test_step_targets_count_the_masked_tokens_of_all_micro_batches(batches):
         assert {batch.step_targets for batch in own} == {masked}
 
 
-def test_padded_batches_hold_the_same_sequences_and_labels(batches):
-    for batch in batches[:6]:
-        input_ids, attention_mask, labels = batch.to_padded()
-        assert input_ids.shape == attention_mask.shape == labels.shape
-        real = batch.doc_ids > 0
-        bounds = zip(batch.cu_seqlens[:-1][real], batch.cu_seqlens[1:][real], strict=True)
-        for line, (start, end) in enumerate(bounds):
-            length = end - start
-            assert attention_mask[line].tolist() == [1] * length + [0] * (
-                len(labels[line]) - length
-            )
-            assert_array_equal(input_ids[line, :length], batch.input_ids[start:end])
-            assert (input_ids[line, length:] == TOKENIZER.pad_id).all()
-        assert np.count_nonzero(labels != NO_TARGET) == np.count_nonzero(batch.targets != NO_TARGET)
-        assert_array_equal(labels[labels != NO_TARGET], batch.targets[batch.targets != NO_TARGET])
-        assert attention_mask.sum() == batch.num_tokens
-
-
 def test_torch_batches_hold_the_same_values(batches):
     batch = batches[0]
-    tensors = batch.to_torch("cpu")
+    tensors = batch.to_torch()
     assert tensors.input_ids.dtype == torch.int32
     assert tensors.targets.dtype == torch.int64
     assert_array_equal(tensors.cu_seqlens.numpy(), batch.cu_seqlens)
@@ -172,45 +156,70 @@ def test_torch_batches_hold_the_same_values(batches):
     assert type(tensors.max_length) is int
 
 
+def test_all_tensors_of_a_batch_move_and_those_that_a_phase_may_have_go_along(batches):
+    pairs = replace(batches[0], segment_ids=batches[0].position_ids, span_ends=np.zeros((39, 2)))
+    moved = pairs.to_torch("meta")
+    tensors = [value for value in asdict(moved).values() if isinstance(value, torch.Tensor)]
+    assert len(tensors) == 9
+    assert {tensor.device.type for tensor in tensors} == {"meta"}
+    assert moved.next_sentence is None
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="pinned memory is for CUDA")
+def test_a_pinned_batch_goes_to_the_device_without_waiting(batches):
+    pinned = batches[0].to_torch().pin_memory()
+    assert pinned.input_ids.is_pinned()
+    assert pinned.targets.is_pinned()
+    on_device = pinned.to("cuda", non_blocking=True)
+    torch.cuda.synchronize()
+    assert_array_equal(on_device.input_ids.cpu().numpy(), batches[0].input_ids)
+
+
+def change(path, place, value):
+    """Put other bytes into a shard, with checksums that agree with them."""
+    data = bytearray(path.read_bytes())
+    data[place : place + value.nbytes] = value.tobytes()
+    path.write_bytes(data)
+    crc_path(path).write_bytes(block_crcs(path).astype("<u4").tobytes())
+
+
 def test_a_shard_of_another_size_than_its_manifest_says_is_refused(tmp_path):
     run = make_run(tmp_path, rows={"0-7": 5, "8-15": 3})
     folder = pack_folder(run, "short")
-    (folder / "8-15" / "00000.arrow").write_bytes((folder / "0-7" / "00000.arrow").read_bytes())
-    with pytest.raises(FormatError) as refusal, Loader(run, prefetch=0) as loader:
+    expected, found = (folder / name / "00000.arrow" for name in ("8-15", "0-7"))
+    sizes = expected.stat().st_size, found.stat().st_size
+    expected.write_bytes(found.read_bytes())
+    with pytest.raises(FormatError) as refusal, Loader(run, prefetch_bytes=0) as loader:
         loader.batch_at(0)
     assert str(refusal.value) == (
-        f"{folder}/8-15/00000.arrow: the manifest says 3 rows of 64 tokens, the file has 5 of 64. "
-        "Delete it and build the run again; whole shards are kept."
+        f"{expected}: rows 0 to 2: the manifest says {sizes[0]} bytes, the file has {sizes[1]}. "
+        "Delete it and build the run again; whole shards are kept. Or train without these rows: "
+        f"`tokenmill skip {run} --phase phase1 --rows 8-15:0-2`."
     )
 
 
 def test_lengths_that_do_not_fit_their_row_are_refused_with_its_place(tmp_path):
     run = make_run(tmp_path, rows={"16+": 1})
     path = pack_folder(run, "short") / "16+" / "00000.arrow"
-    lengths = open_shard(path).lengths
-    data = bytearray(path.read_bytes())
-    place = data.index(lengths.tobytes())
-    data[place : place + 4] = np.int32(65).tobytes()
-    path.write_bytes(data)
+    place = path.read_bytes().index(open_shard(path).lengths.tobytes())
+    change(path, place, np.int32(65))
     with pytest.raises(FormatError, match=r"00000.arrow: row 0: its lengths do not fit into a row"):
-        Loader(run, prefetch=0).batch_at(0)
+        Loader(run, prefetch_bytes=0).batch_at(0)
 
 
-def test_a_special_token_inside_a_sequence_is_refused_with_its_place(tmp_path):
+def test_a_special_token_that_its_shard_does_not_count_is_refused_with_its_place(tmp_path):
     run = make_run(tmp_path, {"phase1": {"masking": {"rate": 1.0}}}, rows={"16+": 2})
     path = pack_folder(run, "short") / "16+" / "00000.arrow"
     tokens = open_shard(path).tokens
-    data = bytearray(path.read_bytes())
-    place = data.index(tokens.tobytes()) + tokens[0].nbytes + 2 * 3
-    data[place : place + 2] = np.uint16(TOKENIZER.suffix[0]).tobytes()
-    path.write_bytes(data)
-    with pytest.raises(FormatError, match=r"00000.arrow: row 1: a special or unknown token id"):
-        Loader(run, prefetch=0).batch_at(0)
+    place = path.read_bytes().index(tokens.tobytes()) + tokens[0].nbytes + 2 * 3
+    change(path, place, np.uint16(TOKENIZER.suffix[0]))
+    with pytest.raises(FormatError, match=r"00000.arrow: row 1: an id is no token, or there"):
+        Loader(run, prefetch_bytes=0).batch_at(0)
 
 
 def test_a_missing_shard_is_refused_by_its_name(tmp_path):
     run = make_run(tmp_path, rows={"16+": 1})
     path = pack_folder(run, "short") / "16+" / "00000.arrow"
     path.unlink()
-    with pytest.raises(FormatError, match=r"16\+/00000.arrow: no such shard"):
-        Loader(run, prefetch=0).batch_at(0)
+    with pytest.raises(FormatError, match=r"16\+/00000.arrow: rows 0 to 0: no such shard"):
+        Loader(run, prefetch_bytes=0).batch_at(0)

@@ -81,7 +81,7 @@ def test_ranks_share_the_rows_and_have_as_many_batches(run, world_size):
 
 def test_no_training_step_reads_a_held_out_row(run):
     held_out = {tuple(row) for row in shard_rows(run, HELD_OUT)}
-    with Loader(run, prefetch=0) as loader:
+    with Loader(run, prefetch_bytes=0) as loader:
         trained = [tuple(row) for step in range(9) for row in rows_of(loader.batch_at(step))[1]]
     assert len(trained) == 45
     assert held_out.isdisjoint(trained)
@@ -102,3 +102,5 @@ def test_an_unknown_subset_or_rank_is_refused_at_once(run):
         held_out_batches(run, "phase1", subset="9+", micro_batch_rows=2)
     with pytest.raises(RecipeError, match="rank: need 0 to world_size - 1 = 1, got 2"):
         held_out_batches(run, "phase1", micro_batch_rows=2, rank=2, world_size=2)
+    with pytest.raises(RecipeError, match="micro_batch_rows: need at least 1, got 0"):
+        held_out_batches(run, "phase1", micro_batch_rows=0)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tokenmill.loader import order
+from tokenmill.loader.bucket_order import BucketOrder
 from tokenmill.loader.keys import derive_key, extend_key, extend_keys
 from tokenmill.loader.order import positions_of, round_keys, rows_at
 
@@ -124,10 +125,9 @@ def test_a_small_number_of_rows_takes_every_order_equally_often():
 # replacement, so the number of them that belong to a group has a known (hypergeometric) variance.
 # A weak network keeps neighbours together or spreads them too evenly: the ratio leaves 1.
 
-NUM_ROWS = 1 << 20
 WINDOW = 1024
 GROUPS: dict[str, Callable[[NDArray[np.int64]], NDArray[np.int64]]] = {
-    "neighbours": lambda rows: rows * 16 // NUM_ROWS,
+    "neighbours": lambda rows: rows * 16 // len(rows),
     "small neighbourhoods": lambda rows: rows // 4096 % 16,
     "rows of the same last bits": lambda rows: rows % 16,
     "rows of the same remainder": lambda rows: rows % 17,
@@ -139,38 +139,161 @@ def variance_ratios(rows: NDArray[np.int64]) -> list[float]:
 
 
 def variance_ratio(groups: NDArray[np.int64]) -> float:
-    num_groups = int(groups.max()) + 1
-    cells = np.arange(NUM_ROWS) // WINDOW * num_groups + groups
-    counts = np.bincount(cells, minlength=NUM_ROWS // WINDOW * num_groups).reshape(-1, num_groups)
-    share = np.bincount(groups) / NUM_ROWS
-    expected = WINDOW * share * (1 - share) * (NUM_ROWS - WINDOW) / (NUM_ROWS - 1)
-    return float(((counts - WINDOW * share) ** 2 / expected).mean())
+    """Over all whole windows and all groups: the measured variance over the hypergeometric."""
+    num_rows, num_groups = len(groups), int(groups.max()) + 1
+    share = np.bincount(groups) / num_rows
+    whole = groups[: num_rows // WINDOW * WINDOW]
+    cells = np.arange(len(whole)) // WINDOW * num_groups + whole
+    counts = np.bincount(cells, minlength=len(whole) // WINDOW * num_groups)
+    expected = WINDOW * share * (1 - share) * (num_rows - WINDOW) / (num_rows - 1)
+    return float(((counts.reshape(-1, num_groups) - WINDOW * share) ** 2 / expected).mean())
 
 
 def is_even(ratios: list[float]) -> bool:
     return all(0.95 < ratio < 1.05 for ratio in ratios)
 
 
-@pytest.mark.parametrize("key", [0, 1, 2**63])
-def test_windows_of_the_order_are_as_mixed_as_a_shuffle(key):
-    assert is_even(variance_ratios(rows_at(np.arange(NUM_ROWS), NUM_ROWS, key)))
+@pytest.mark.parametrize("key", [0, 2**63])
+@pytest.mark.parametrize("num_rows", [1 << 20, 1_000_003])
+def test_windows_of_the_order_are_as_mixed_as_a_shuffle(num_rows, key):
+    assert is_even(variance_ratios(rows_at(np.arange(num_rows), num_rows, key)))
 
 
 def test_the_gate_lets_a_true_shuffle_pass():
-    assert is_even(variance_ratios(np.random.default_rng(0).permutation(NUM_ROWS)))
+    assert is_even(variance_ratios(np.random.default_rng(0).permutation(1 << 20)))
 
 
 def test_the_gate_stops_the_order_with_two_rounds():
-    sides = order._sides(NUM_ROWS)
-    weak = order._encrypt(np.arange(NUM_ROWS), *sides, round_keys(1, num_rounds=2))
+    sides = order._sides(1 << 20)
+    weak = order._encrypt(np.arange(1 << 20), *sides, round_keys(1, num_rounds=2))
     assert not is_even(variance_ratios(weak))
 
 
-def test_the_gate_stops_a_network_that_takes_the_low_bits_of_a_product():
-    left, right = np.divmod(np.arange(NUM_ROWS, dtype=np.uint64), np.uint64(1024))
-    for key in round_keys(1).tolist():
-        product = right * np.uint64(key | 1) + np.uint64(key >> 32)
-        left, right = right, left ^ (product % np.uint64(1024))
-    weak = (left * np.uint64(1024) + right).astype(np.int64)
-    assert len(np.unique(weak)) == NUM_ROWS
-    assert not is_even(variance_ratios(weak))
+@pytest.mark.parametrize("num_rows", [1 << 20, 1_000_003])
+def test_the_gate_stops_levanters_network_by_far(num_rows):
+    rows = levanters_rows(num_rows)
+    assert np.array_equal(np.sort(rows), np.arange(num_rows))
+    assert max(variance_ratios(rows)) > 100
+
+
+def levanters_rows(num_rows: int) -> NDArray[np.int64]:
+    """The permutation of levanter's data/_prp.py: five rounds on two halves of the bits of the next
+    power of two, (right * odd + key) mod 2**half in each, walking on until below num_rows."""
+    half = (num_rows - 1).bit_length() // 2
+    rng = np.random.default_rng(0)
+    odd, keys = rng.integers(1 << 30, size=5) | 1, rng.integers(1 << 30, size=5)
+    x, walking = np.arange(num_rows), np.ones(num_rows, np.bool_)
+    while walking.any():
+        left, right = x[walking] >> half, x[walking] & (1 << half) - 1
+        for multiplier, key in zip(odd, keys, strict=True):
+            left, right = right, left ^ (right * multiplier + key) % (1 << half)
+        x[walking] = left << half | right
+        walking = x >= num_rows
+    return x
+
+
+# The order of a bucket, visit after visit, when rows join it.
+
+
+def orders(cohort_shards):
+    """A bucket's order, its rows from each join on as (position, number), and a number of
+    positions."""
+
+    @st.composite
+    def draw_one(draw):
+        few = st.lists(st.integers(1, 6), max_size=4)
+        shards, position = draw(few.filter(any)), 0
+        made = BucketOrder.new(draw(KEYS), np.array(shards), draw(cohort_shards))
+        joins = [(0, sum(shards))]
+        for _ in range(draw(st.integers(0, 3))):
+            position += draw(st.integers(0, 30))
+            shards = [*shards, *draw(few)]
+            made = made.grown(position, np.array(shards))
+            joins.append((position, sum(shards)))
+        return made, joins, position + 2 * sum(shards)
+
+    return draw_one()
+
+
+FULL_SHUFFLE = orders(st.none())
+ANY_ORDER = orders(st.sampled_from([None, 1, 2]))
+
+
+def slow_order(key: int, joins: list[tuple[int, int]], num_positions: int):
+    """Rows and visits in lists: the next rows of the visit under way stand in `waiting`."""
+    found: list[tuple[int, int]] = []
+    waiting: list[int] = []
+    visit, num_rows = -1, 0
+    for position in range(num_positions):
+        for _, joined in (join for join in joins if join[0] == position):
+            if joined > num_rows:
+                mixed = waiting + list(range(num_rows, joined))
+                visit_key = extend_key(key, max(visit, 0))
+                join_key = extend_key(visit_key, num_rows) if num_rows else visit_key
+                places = rows_at(np.arange(len(mixed)), len(mixed), join_key)
+                waiting = [mixed[place] for place in places]
+                visit, num_rows = max(visit, 0), joined
+        if not waiting:
+            visit += 1
+            waiting = rows_at(np.arange(num_rows), num_rows, extend_key(key, visit)).tolist()
+        found.append((waiting.pop(0), visit))
+    return found
+
+
+@given(made=FULL_SHUFFLE)
+def test_rows_that_join_are_shuffled_with_what_the_visit_has_not_shown(made):
+    bucket, joins, num_positions = made
+    rows, visits = bucket.rows_at(0, num_positions)
+    expected = slow_order(bucket.key, joins, num_positions)
+    assert list(zip(rows.tolist(), visits.tolist(), strict=True)) == expected
+
+
+@given(made=ANY_ORDER, data=st.data())
+def test_a_bucket_s_order_is_read_in_any_pieces_and_has_an_inverse(made, data):
+    bucket, _, num_positions = made
+    rows, visits = bucket.rows_at(0, num_positions)
+    cut = data.draw(st.integers(0, num_positions))
+    parts = bucket.rows_at(0, cut)[0], bucket.rows_at(cut, num_positions)[0]
+    assert np.array_equal(np.concatenate(parts), rows)
+    for visit in range(visits[-1] + 1):
+        positions = bucket.positions_of(np.arange(bucket.num_rows), visit)
+        expected = np.full(bucket.num_rows, -1)
+        expected[rows[visits == visit]] = np.flatnonzero(visits == visit)
+        inside = positions < num_positions
+        assert np.array_equal(positions[inside], expected[inside])
+        assert (expected[~inside] == -1).all()
+
+
+@given(made=ANY_ORDER)
+def test_a_visit_ends_when_it_has_shown_each_row_there_is_then_once(made):
+    bucket, joins, num_positions = made
+    visit_of = np.full(bucket.num_rows, -1)
+    rows, visits = bucket.rows_at(0, num_positions)
+    for position, (row, visit) in enumerate(zip(rows, visits, strict=True)):
+        if position and visit > visits[position - 1]:
+            num_rows = [number for start, number in joins if start < position][-1]
+            assert visit == visits[position - 1] + 1
+            assert (visit_of[:num_rows] == visit - 1).all()
+        assert visit_of[row] < visit
+        visit_of[row] = visit
+
+
+@given(made=ANY_ORDER)
+def test_epochs_and_the_first_repeat_are_those_that_are_counted(made):
+    bucket, joins, num_positions = made
+    last = joins[-1][0]
+    rows = bucket.rows_at(0, num_positions)[0].tolist()
+    seen: set[int] = set(rows[:last])
+    repeat = next(i for i in range(last, num_positions) if rows[i] in seen or seen.add(rows[i]))
+    assert bucket.first_repeat(last) == repeat
+    if len(joins) == 1:
+        assert bucket.epochs_at(num_positions) == pytest.approx(num_positions / bucket.num_rows)
+
+
+def test_rows_that_join_in_cohorts_need_few_shards_at_a_time():
+    shards = np.full(100, 10)
+    bucket = BucketOrder.new(7, shards[:60], cohort_shards=4).grown(310, shards)
+    rows, _ = bucket.rows_at(0, 310 + 290 + 400 + 1000)
+    at_once = [len(set(rows[first : first + 20] // 10)) for first in range(0, len(rows), 20)]
+    assert max(at_once) <= 16  # two blocks, each of at most two cohorts of four
+    assert set(rows[:1000].tolist()) == set(range(1000))

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
-from pipeline_runs import prepare, write_recipe, write_sources
+from pipeline_runs import Lives, prepare, write_recipe, write_sources
 
 from tokenmill import commands
 from tokenmill.cli import main
@@ -152,48 +152,12 @@ def test_verify_finds_any_damage(tmp_path, damage, capsys):
     assert shard.parent.name in capsys.readouterr().out
 
 
-class Killed(BaseException):
-    """Stands for SIGKILL: nothing in the code catches it, and nothing is tidied up after it."""
-
-
-class Lives:
-    """Lets a build finish so many files, then kill it."""
-
-    def __init__(self, monkeypatch):
-        self.left, self.dead = -1, False
-        replace, unlink = Path.replace, Path.unlink
-
-        def replace_or_die(path, target):
-            if self.left == 0:
-                self.dead = True
-                raise Killed
-            self.left -= 1
-            return replace(path, target)
-
-        def unlink_if_alive(path, missing_ok=False):
-            if not self.dead:
-                unlink(path, missing_ok=missing_ok)
-
-        monkeypatch.setattr(Path, "replace", replace_or_die)
-        monkeypatch.setattr(Path, "unlink", unlink_if_alive)
-
-    def run(self, files, *arguments):
-        """Whether the build came to its end before it had finished this many files."""
-        self.left, self.dead = files, False
-        try:
-            build(*arguments)
-        except Killed:
-            self.dead = False
-            return False
-        return True
-
-
 def test_a_build_that_dies_again_and_again_ends_with_the_same_root(tmp_path, monkeypatch):
     recipe, run = prepare(tmp_path), tmp_path / "run"
     build(recipe, tmp_path / "whole")
     lives = Lives(monkeypatch)
     number = 1
-    while not lives.run(2 * number, recipe, run):
+    while not lives.run(2 * number, lambda: build(recipe, run)):
         assert list(run.rglob("*.part-*"))
         number += 1
     assert number > 8
@@ -212,7 +176,7 @@ def test_what_a_dead_build_of_other_settings_left_is_never_taken_for_done(
     pq.write_table(pa.table({"content": ["wind and water " * 9], "url": ["u"]}), added)
     with pytest.MonkeyPatch.context() as patch:
         other = ["--set", "filters.length.min_words=30", "--set", "packing.overlong=truncate"]
-        Lives(patch).run(files, recipe, run, *other)
+        Lives(patch).run(files, lambda: build(recipe, run, *other))
     added.unlink()
     build(recipe, run)
     assert main(["verify", str(run)]) == 0

@@ -16,6 +16,7 @@ from tokenmill.pipeline import licences, plan
 from tokenmill.pipeline.costs import mill_seconds
 from tokenmill.pipeline.decisions import reason_column
 from tokenmill.pipeline.finish import Built, Stages, _skipped
+from tokenmill.pipeline.generations import Generations
 from tokenmill.pipeline.licences import NONE_STATED, OTHERS, UnitLicences, count_licences
 from tokenmill.pipeline.receipts import Receipt
 from tokenmill.pipeline.report import licence_table, report
@@ -145,7 +146,7 @@ def built(tmp_path, counts, milled=None, not_judged=0):
     return Built(
         run=tmp_path, root="", counts=counts, reasons=[], num_set_aside=0, not_judged=not_judged,
         skipped=_skipped(stages.mill), licences=[], manifests=[], stages=stages, draws={},
-        decontaminated=False,
+        decontaminated=False, generations=Generations(generations=()), changed=(),
     )  # fmt: skip
 
 

@@ -56,7 +56,7 @@ def kept(run):
     return [row for row in decisions(run) if not row["reason"] and not row["held_out"]]
 
 
-def shown(run, phase="phase1", steps=40):
+def shown(run, phase="phase1", steps=60):
     with Loader(run, phase) as loader:
         return set(np.concatenate([batch.doc_ids for batch in islice(loader, steps)]).tolist())
 

@@ -11,8 +11,23 @@ from hypothesis import strategies as st
 
 from tokenmill.errors import FormatError, RecipeError
 from tokenmill.shards.buckets import Buckets
-from tokenmill.shards.files import read_json, write_whole, writing
-from tokenmill.shards.shard import Rows, block_crcs, crc_path, open_shard, write_shard
+from tokenmill.shards.files import read_json, write_json, write_whole, writing
+from tokenmill.shards.manifest import (
+    FORMAT_VERSION,
+    Manifest,
+    read_manifest,
+    root_of,
+    write_manifest,
+)
+from tokenmill.shards.shard import (
+    CRC_BLOCK_BYTES,
+    Rows,
+    block_crcs,
+    crc_path,
+    open_shard,
+    write_shard,
+)
+from tokenmill.shards.shard_list import ShardList
 
 
 def two_rows(dtype=np.uint16):
@@ -61,18 +76,47 @@ def test_datasets_and_polars_open_a_shard(tmp_path):
     assert loaded["num_padding"][:] == [3, 0]
 
 
-def test_each_mebibyte_has_its_checksum(tmp_path):
+def test_each_block_has_its_checksum(tmp_path):
     rows = two_rows()
-    tokens = np.arange(3 << 19, dtype=np.uint32).reshape(1, -1)  # 6 MiB
+    tokens = np.arange(1 << 16, dtype=np.uint32).reshape(1, -1)  # 16 blocks
     big = dataclasses.replace(
-        rows, tokens=tokens, row_ends=np.array([3]), lengths=np.array([3 << 19, 0, 0], np.int32)
+        rows, tokens=tokens, row_ends=np.array([3]), lengths=np.array([1 << 16, 0, 0], np.int32)
     )
     path, _ = write(tmp_path, big)
     before = np.frombuffer(crc_path(path).read_bytes(), "<u4")
     data = bytearray(path.read_bytes())
-    data[(2 << 20) + 5] ^= 1
+    data[2 * CRC_BLOCK_BYTES + 5] ^= 1
     path.write_bytes(data)
     assert np.flatnonzero(block_crcs(path) != before).tolist() == [2]
+
+
+def manifest_of(shards):
+    return Manifest(
+        format_version=FORMAT_VERSION, pack="p", row_tokens=8, max_length=8, overlong="split",
+        dtype="uint16", bucket_edges=(), tokenizer_sha256="", keys=(), tokens_cut=0,
+        shards=ShardList.of(shards), root=root_of(ShardList.of(shards)),
+    )  # fmt: skip
+
+
+def test_a_manifest_reads_back_and_says_where_it_is_damaged(tmp_path):
+    _, info = write(tmp_path, two_rows())
+    other = dataclasses.replace(info, path="0-1023/00001-000.arrow", held_out=True)
+    manifest = manifest_of((info, other))
+    write_manifest(tmp_path, manifest)
+    assert read_manifest(tmp_path) == manifest
+    write_manifest(tmp_path / "empty", manifest_of(()))
+    assert len(read_manifest(tmp_path / "empty").shards) == 0
+    path = tmp_path / "manifest.json"
+    good = read_json(path)
+    for column, bad, told in (
+        ("rows", [2, "2"], r"shards\.rows: expected 2 values of one type, found 2 of int, str"),
+        ("rows", [2], r"shards\.rows: expected 2 values of one type, found 1 of int"),
+        ("rows", ["2", "2"], r"shards\[0\]\.rows: expected a whole number, found '2'"),
+        ("shape", [1, 1], r"shards\[0\]\.shape: unknown key"),
+    ):
+        write_json(path, {**good, "shards": {**good["shards"], column: bad}})
+        with pytest.raises(FormatError, match=told):
+            read_manifest(tmp_path)
 
 
 def test_what_is_no_shard_is_refused_by_name(tmp_path):

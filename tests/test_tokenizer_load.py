@@ -2,10 +2,12 @@ import json
 
 import numpy as np
 import pytest
-from tokenizer_cases import PROSE, assert_same_as_library, small_encoder
+from tokenizer_cases import PROSE, assert_same_as_library, small_encoder, with_added_tokens
+from tokenizers import Tokenizer, models, processors
 
 from tokenmill.errors import TokenizerError
-from tokenmill.tokenizer import load_tokenizer
+from tokenmill.shards.run import BEGINS_WORD, ENDS_WORD
+from tokenmill.tokenizer import Encoder, load_tokenizer
 
 TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "mill", "##er", "Mill", ",", "e"]
 
@@ -142,27 +144,123 @@ def test_the_hub_out_of_reach_is_one_line(monkeypatch):
     assert "\n" not in str(error.value)
 
 
-def test_word_starts_of_wordpiece_are_the_tokens_without_marks(tmp_path):
-    starts = load_tokenizer(vocab_txt(tmp_path)).word_starts()
-    begins = [token for token, start in zip(TOKENS, starts, strict=True) if start]
-    assert begins == ["the", "mill", "Mill", ",", "e"]
+CLS, SEP = ("[CLS]", 2), ("[SEP]", 3)
+TEMPLATES = {
+    "bert": processors.BertProcessing(SEP, CLS),
+    "roberta": processors.RobertaProcessing(SEP, CLS),
+    "nothing before": processors.TemplateProcessing(
+        single="$A [SEP]", pair="$A [SEP] $B [SEP]", special_tokens=[SEP]
+    ),
+    "two after": processors.TemplateProcessing(
+        single="[CLS] [CLS] $A [SEP] [CLS]",
+        pair="[CLS] [CLS] $A [CLS] $B [SEP] [CLS]",
+        special_tokens=[CLS, SEP],
+    ),
+    "one name for two ids": processors.TemplateProcessing(
+        single="$A ends",
+        pair="$A ends $B ends",
+        special_tokens=[{"id": "ends", "ids": [3, 2], "tokens": ["[SEP]", "[CLS]"]}],
+    ),
+    "sequence": processors.Sequence(
+        [processors.ByteLevel(), processors.RobertaProcessing(SEP, CLS, trim_offsets=False)]
+    ),
+}
 
 
-def test_word_starts_of_byte_bpe_begin_with_space_or_punctuation(tmp_path):
+def assert_wraps_as_library(encoder):
+    """One text, and two, with the special tokens of its info are what the library encodes."""
+    info, first, second = encoder.special, "the miller's", "\n12, naive [SEP] Zoe"
+    one, two = (encoder.encode([text])[0].tolist() for text in (first, second))
+    wrapped = [*info.prefix, *one, *info.suffix]
+    assert encoder.library.encode(first).ids == wrapped
+    pair = [*info.prefix, *one, *info.separator, *two, *info.suffix]
+    assert encoder.library.encode(first, second).ids == pair
+
+
+@pytest.mark.parametrize("kind", ["wordpiece", "byte_bpe"])
+def test_texts_get_the_special_tokens_that_the_library_puts_around_them(tmp_path, kind):
+    encoder = small_encoder(kind, tmp_path)
+    for name, template in TEMPLATES.items():
+        encoder.library.post_processor = template
+        assert_wraps_as_library(Encoder(json.loads(encoder.library.to_str()), name))
+
+
+def test_without_a_template_the_usual_names_stand_around_texts(tmp_path):
+    library = small_encoder("byte_bpe", tmp_path).library
+    for nothing in (processors.ByteLevel(), processors.TemplateProcessing(single="$A")):
+        library.post_processor = nothing
+        info = Encoder(json.loads(library.to_str()), "bare").special
+        assert (info.prefix, info.separator, info.suffix) == ((2,), (3,), (3,))
+
+
+def test_a_template_for_one_text_has_its_end_between_two(tmp_path):
+    library = small_encoder("byte_bpe", tmp_path).library
+    library.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[CLS, SEP]
+    )
+    assert library.encode("a", "b").ids[0] != 2
+    assert Encoder(json.loads(library.to_str()), "single").special.separator == (3,)
+
+
+def test_a_template_that_repeats_a_text_is_refused(tmp_path):
+    library = small_encoder("byte_bpe", tmp_path).library
+    library.post_processor = processors.TemplateProcessing(
+        single="$A [SEP] $A", special_tokens=[SEP]
+    )
+    with pytest.raises(TokenizerError, match="puts tokens before and after a text; it makes"):
+        _ = Encoder(json.loads(library.to_str()), "twice").special
+
+
+def words_of(encoder, text):
+    """The text's words as the flags of its tokens tell them."""
+    ids = encoder.encode([text])[0]
+    flags = encoder.word_starts()[ids]
+    begins = (flags & BEGINS_WORD) != 0
+    begins[1:] |= (flags[:-1] & ENDS_WORD) != 0
+    begins[:1] = True
+    runs = np.split(ids, np.flatnonzero(begins)[1:])
+    return ["".join(encoder.library.id_to_token(number) for number in run) for run in runs]
+
+
+def test_words_of_wordpiece_begin_at_the_tokens_without_marks(tmp_path):
+    encoder = load_tokenizer(vocab_txt(tmp_path))
+    assert words_of(encoder, "the miller,e the") == ["the", "mill##er", ",", "e", "the"]
+    assert encoder.word_starts().tolist() == [3, 3, 3, 3, 3, 1, 1, 0, 1, 1, 1]
+
+
+def test_words_of_byte_bpe_end_at_white_space_and_punctuation(tmp_path):
     encoder = small_encoder("byte_bpe", tmp_path)
-    starts = encoder.word_starts()
-    begins = {
-        "\u0120": 1,
-        "\u0120on": 1,
-        ",": 1,
-        "\u010a": 1,
-        "a": 0,
-        "1": 0,
-        "[CLS]": 0,
-        "\xc3": 0,
-    }
-    for token, begin in begins.items():
-        assert starts[encoder.library.token_to_id(token)] == begin, token
+    words = [
+        "(",
+        "It",
+        ")",
+        "\u0120said",
+        ":",
+        "\u010a",
+        "The",
+        "\u0120re",
+        "-",
+        "read",
+        "\u0109",
+        "12",
+    ]
+    assert words_of(encoder, "(It) said:\nThe re-read\t12") == words
+    assert words_of(encoder, "\xfcber \U0001f600") == [
+        "\xc3\xbcber",
+        "\u0120",
+        "\xf0\u0141\u013a\u0122",
+    ]
+    added = with_added_tokens(encoder)
+    assert Encoder(added, "added").word_starts()[-13:].tolist() == [3] * 13
+
+
+def test_words_of_other_vocabularies_begin_where_their_marks_say():
+    vocabulary = [("\u2581the", 0.0), ("mill", 0.0), (",", 0.0), ("\u2581", 0.0), ("\xe9", 0.0)]
+    unigram = Tokenizer(models.Unigram(vocabulary, 0))
+    ends = {"the": 0, "mill</w>": 1, ",</w>": 2}
+    suffixed = Tokenizer(models.BPE(ends, [], end_of_word_suffix="</w>"))
+    flags = [Encoder(json.loads(t.to_str()), "").word_starts() for t in (unigram, suffixed)]
+    assert [f.tolist() for f in flags] == [[1, 0, 3, 3, 0], [0, 2, 3]]
 
 
 BROKEN = {
@@ -200,3 +298,8 @@ def test_berts_files_are_one_tokenizer(test_data):
     assert from_json.encode([PROSE])[0].tolist() == from_text.encode([PROSE])[0].tolist()
     ids = from_json.special
     assert [ids.pad_id, ids.unk_id, *ids.prefix, *ids.suffix, ids.mask_id] == [0, *range(100, 104)]
+
+
+@pytest.mark.parametrize("name", ["bert-base-uncased", "modernbert-base"])
+def test_the_test_datas_tokenizers_wrap_texts_as_the_library(test_data, name):
+    assert_wraps_as_library(load_tokenizer(test_data / "tokenizers" / name))

@@ -11,13 +11,14 @@ from dataclasses import replace
 import loader_runs
 import pytest
 import torch
-from training_runs import TOKENS_PER_STEP, counting_rows, make_training_run
+from training_runs import ROW_TOKENS, TOKENS_PER_STEP, counting_rows, make_training_run
 
 from tokenmill.errors import FormatError, NonFiniteLossError, RecipeError, ResumeError, RunError
 from tokenmill.loader import Loader
 from tokenmill.shards.files import read_json, write_json
-from tokenmill.shards.manifest import read_manifest, root_hash, write_manifest
+from tokenmill.shards.manifest import read_manifest, root_of, write_manifest
 from tokenmill.shards.run import pack_folder, read_run
+from tokenmill.shards.shard_list import ShardList
 from tokenmill.training.config import ScheduleConfig
 from tokenmill.training.evaluate import unigram_entropy
 from tokenmill.training.log import HeldOutLine, StepLine, read_log
@@ -86,6 +87,28 @@ def test_phases_follow_each_other_with_their_own_schedules(run, uninterrupted):
         schedule = ScheduleConfig(**mapping, warmup_tokens=2 * TOKENS_PER_STEP)
         rates = [line.lr for line in lines if line.phase == phase]
         assert rates == [learning_rate(schedule, n * TOKENS_PER_STEP) for n in range(1, count + 1)]
+
+
+def test_a_batch_that_warms_up_is_scheduled_by_its_tokens(tmp_path, monkeypatch):
+    warmup = {"start_tokens": ROW_TOKENS, "tokens": 3 * TOKENS_PER_STEP}  # 1 to 4 rows
+    run = make_training_run(tmp_path / "run", loader={"batch_warmup": warmup})
+    train_and_kill_after(run, tmp_path / "out", 5, monkeypatch)
+    assert train(run, out=tmp_path / "out", device="cpu", threads=1).finished
+    lines = sorted({facts(line) for line in steps(tmp_path / "out")})  # step 5 was made twice
+    rows = [1, 1, 2, 2, 3, 3, 4, 4, 4]  # 24 rows, the phase's tokens
+    tokens = [sum(rows[: step + 1]) * ROW_TOKENS for step in range(9)]
+    mapping = {"tokens": 6 * TOKENS_PER_STEP, "learning_rate": 1e-3, "decay": "cosine"}
+    schedule = ScheduleConfig(**mapping, warmup_tokens=2 * TOKENS_PER_STEP)
+    assert [(step, seen, rate) for _, step, seen, _, _, rate in lines] == [
+        (step, seen, learning_rate(schedule, seen)) for step, seen in enumerate(tokens, 1)
+    ]
+
+
+def test_more_epochs_than_allowed_are_refused_before_the_first_step(tmp_path):
+    run = make_training_run(tmp_path / "run", loader={"max_epochs": 1.0})  # 24 rows of 22
+    with pytest.raises(RecipeError, match=r"phase1.loader.max_epochs: .* and 1 is the most"):
+        train(run, out=tmp_path / "out", device="cpu")
+    assert not (tmp_path / "out").exists()
 
 
 def test_each_phase_ends_with_a_held_out_loss_and_a_checkpoint(uninterrupted):
@@ -268,8 +291,8 @@ def test_a_finished_training_on_a_corpus_built_anew_is_refused(tmp_path):
     train(run, out=tmp_path / "out", device="cpu", threads=1)
     folder = pack_folder(run, read_run(run).phases["phase1"].pack)
     manifest = read_manifest(folder)
-    shards = tuple(replace(shard, sha256="0" * 64) for shard in manifest.shards)
-    root = root_hash((shard.path, shard.sha256) for shard in shards)
+    shards = ShardList.of(replace(shard, sha256="0" * 64) for shard in manifest.shards)
+    root = root_of(shards)
     write_manifest(folder, replace(manifest, shards=shards, root=root))
     with pytest.raises(ResumeError, match=r"made with rows\.phase1"):
         train(run, out=tmp_path / "out", device="cpu", threads=1)

@@ -28,6 +28,7 @@ def make_training_run(
     steps: Mapping[str, int] | None = None,
     schedule: Mapping[str, Any] | None = None,
     training: Mapping[str, Any] | None = None,
+    loader: Mapping[str, Any] | None = None,
     held_out: Mapping[str, int] | None = None,
 ) -> Path:
     """A finished run.
@@ -36,6 +37,7 @@ def make_training_run(
         steps: the steps of each phase.
         schedule: changes to each phase's schedule.
         training: changes to TRAINING.
+        loader: more settings of each phase's loader.
         held_out: held-out rows in each bucket.
     """
     rows = {"0-7": 7, "8-15": 11, "16+": 4}
@@ -43,7 +45,7 @@ def make_training_run(
     phases = {
         name: PhaseInfo(
             pack="short",
-            loader={"mixture": {"all": 1.0}, "batch_tokens": TOKENS_PER_STEP},
+            loader={"mixture": {"all": 1.0}, "batch_tokens": TOKENS_PER_STEP, **(loader or {})},
             schedule={
                 "tokens": count * TOKENS_PER_STEP,
                 "learning_rate": 1e-3,

@@ -27,10 +27,11 @@ from tokenmill.errors import TokenizerError
 from tokenmill.shards.files import write_whole
 from tokenmill.shards.run import TokenizerInfo
 from tokenmill.tokenizer.fast_path import find_unit
-from tokenmill.tokenizer.memory import UnitMemory
+from tokenmill.tokenizer.memory import NO_PAIRS, UnitMemory
 from tokenmill.tokenizer.reference import Reference
 from tokenmill.tokenizer.remembered import Ids, Tokens
 from tokenmill.tokenizer.special import find_special, find_word_starts
+from tokenmill.tokenizer.word_places import places_by_offsets
 from tokenmill.tokenizer.word_table import WordTable
 from tokenmill.tokenizer.words import MAX_WORDS, Splitter, Texts, Words, text_array, text_buffers
 
@@ -93,10 +94,10 @@ class Encoder:
         Raises:
             TokenizerError: the tokenizer lacks a token that masked pretraining needs.
         """
-        return find_special(self.name, self._settings, self.sha256, self.vocab_size)
+        return find_special(self.name, self._reference.tokenizer, self._settings, self.sha256)
 
-    def word_starts(self) -> NDArray[np.bool_]:
-        """(vocab_size,) which tokens begin a word; see find_word_starts."""
+    def word_starts(self) -> NDArray[np.uint8]:
+        """(vocab_size,) which tokens begin and end a word; see find_word_starts."""
         return find_word_starts(self._settings, self.vocab_size)
 
     def save(self, folder: Path) -> None:
@@ -147,12 +148,37 @@ class Encoder:
         if self._unit is None:
             ids, counts = self._reference.encode(words.join().to_pylist())
             return ids.astype(self.dtype), np.cumsum(counts)
+        return self._encode_units(words)[0]
+
+    def encode_with_places(
+        self, words: Words, pairs: NDArray[np.int64]
+    ) -> tuple[Tokens, NDArray[np.int64]]:
+        """As `encode_words`, and where some words begin.
+
+        Args:
+            pairs: (k,) which words, numbered over the batch, rising.
+
+        Returns:
+            The tokens; and (k,) the first token that reaches into each of those words, numbered
+            over the batch. Where none does, the one after it.
+        """
+        if self._unit is None:
+            texts = words.join().to_pylist()
+            (ids, counts), character_ends = self._reference.encode_with_ends(texts)
+            places = places_by_offsets(words, pairs, character_ends)
+            return (ids.astype(self.dtype), np.cumsum(counts)), places
+        return self._encode_units(words, pairs)
+
+    def _encode_units(
+        self, words: Words, pairs: NDArray[np.int64] = NO_PAIRS
+    ) -> tuple[Tokens, NDArray[np.int64]]:
+        assert self._unit is not None
         if self._memory is None or not self._memory.serves(words):
             self._memory = UnitMemory(
                 self._reference, self._settings, self._unit, self.dtype, words
             )
         try:
-            return self._memory.encode(words)
+            return self._memory.encode(words, pairs)
         except BaseException:
             # Stopped between a number and its answer, a unit would have no tokens for ever.
             self._memory = None

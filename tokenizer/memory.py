@@ -7,7 +7,7 @@ A unit with a word or gap that is not remembered, or glued from several pairs, h
 cut into pieces (piece_memory.py) each time that it comes.
 """
 
-from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -20,11 +20,13 @@ from tokenmill.tokenizer.piece_memory import PieceMemory
 from tokenmill.tokenizer.pieces import GAP_ALONE, GAP_BINDS
 from tokenmill.tokenizer.reference import Reference
 from tokenmill.tokenizer.remembered import Tokens
+from tokenmill.tokenizer.word_places import bytes_before, pass_over, ranges, take_pairs, token_bytes
 from tokenmill.tokenizer.word_table import WordTable
 from tokenmill.tokenizer.words import Words
 
 LEARNT_UNITS = 1 << 14
 """Units that are learnt at once."""
+NO_PAIRS = np.zeros(0, np.int64)
 
 
 class UnitMemory:
@@ -38,7 +40,7 @@ class UnitMemory:
         dtype: type[np.uint16] | type[np.uint32],
         words: Words,
     ) -> None:
-        self._unit = unit
+        self._reference, self._settings, self._unit = reference, settings, unit
         self._words = words.words
         self._gaps = words.gaps
         self._gap_kinds = np.zeros(0, np.uint8)
@@ -49,16 +51,33 @@ class UnitMemory:
         """Whether the words are numbered by the tables that this memory knows, and it has room."""
         return words.words is self._words and len(self._pairs) <= MAX_PAIRS
 
-    def encode(self, words: Words) -> Tokens:
-        """The tokens of documents, learning what is new."""
+    def encode(
+        self, words: Words, pairs: NDArray[np.int64] = NO_PAIRS
+    ) -> tuple[Tokens, NDArray[np.int64]]:
+        """The tokens of documents, learning what is new; and (k,) the token that the word of each
+        of some pairs, rising, begins with."""
+        store = self._pieces.store
         if self._unit is Unit.WORD:
             self._learn_words()
             long = self._pieces.encode(words.data, *words.long_words.T)
-            return self._pieces.store.write_units(words.word_ids, words.ends, long)
+            tokens = store.write_units(words.word_ids, words.ends, long)
+            return tokens, store.places_of_units(words.word_ids, long, pairs)
         found = self._pairs.find(words)
         self._learn_pairs()
-        long = self._encode_runs(words, *self._pairs.fill(words, found, self._pieces.store.units))
-        return self._pieces.store.write(found.entries, words.ends, long)
+        runs = self._pairs.fill(words, found, store.units)
+        long = self._encode_runs(words, *runs)
+        tokens = store.write(found.entries, words.ends, long)
+        if not len(pairs):
+            return tokens, pairs
+        unit, size = bytes_before(words, pairs, runs, self._reference.tokenizer)
+        places = store.places(found.entries, long, unit)
+        pass_over(tokens[0], places, size, self._token_bytes)
+        return tokens, places
+
+    @cached_property
+    def _token_bytes(self) -> NDArray[np.int64]:
+        vocabulary = self._reference.tokenizer.get_vocab(with_added_tokens=True)
+        return token_bytes(self._settings, max(vocabulary.values()) + 1)
 
     def _learn_words(self) -> None:
         store, table = self._pieces.store, self._words
@@ -96,11 +115,7 @@ class UnitMemory:
         self, words: Words, first: NDArray[np.int64], stop: NDArray[np.int64]
     ) -> Tokens:
         """The tokens of runs of pairs, (runs,) each from its first pair to before the stop."""
-        taken = _ranges(first, stop)
-        part = replace(
-            words, word_ids=words.word_ids[taken], gap_ids=words.gap_ids[taken], ends=words.ends[:0]
-        )
-        data, pair_ends = part.write()
+        data, pair_ends = take_pairs(words, ranges(first, stop)).write()
         ends = pair_ends[np.cumsum(stop - first) - 1]
         starts = np.concatenate([[0], ends])[:-1]
         return self._pieces.encode(data, starts, ends, self._kinds_of(words, words.gap_ids[first]))
@@ -126,11 +141,3 @@ def _pairs(
     """Pairs of a table, none of them long, as Words."""
     no_data, no_spans = np.zeros(0, np.uint8), np.zeros((0, 2), np.int64)
     return Words(word_ids, gap_ids, no_spans[:, 0], words, gaps, no_data, no_spans, no_spans)
-
-
-def _ranges(first: NDArray[np.int64], stop: NDArray[np.int64]) -> NDArray[np.int64]:
-    """All numbers of ranges one after another."""
-    sizes = stop - first
-    before = np.cumsum(sizes) - sizes
-    ranges: NDArray[np.int64] = np.arange(sizes.sum()) + np.repeat(first - before, sizes)
-    return ranges

@@ -44,6 +44,21 @@ class Reference:
             counts += [len(encoding) for encoding in encodings]
         return np.concatenate(parts), np.array(counts, np.int64)
 
+    def encode_with_ends(self, texts: list[str]) -> tuple[Answers, NDArray[np.int64]]:
+        """What the library says, and (tokens,) where each token ends: in characters, counted over
+        all texts."""
+        ids, ends = [np.zeros(0, np.uint32)], [np.zeros(0, np.int64)]
+        counts, before = [], 0
+        for batch in _batches(texts, CALL_CHARACTERS):
+            encodings = self.tokenizer.encode_batch(batch, add_special_tokens=False)
+            for text, encoding in zip(batch, encodings, strict=True):
+                ids.append(np.array(encoding.ids, np.uint32))
+                ends.append(np.array([end for _, end in encoding.offsets], np.int64) + before)
+                counts.append(len(encoding))
+                before += len(text)
+        answers = np.concatenate(ids), np.array(counts, np.int64)
+        return answers, np.concatenate(ends)
+
     def encode_short(self, texts: list[str]) -> Answers:
         """The same for many short texts, joined by a separator that is not in any of them."""
         if self._separating is None:

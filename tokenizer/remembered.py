@@ -95,6 +95,22 @@ class TokenStore:
         """
         return self._write(entries, np.zeros(0, np.uint32), ends, long)
 
+    def places(
+        self, entries: NDArray[np.uint64], long: Tokens, chosen: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
+        """(k,) the first token of some units, as `write` writes them; `chosen` rises."""
+        places = np.empty(len(chosen), np.int64)
+        _find_places(entries, np.zeros(0, np.uint32), long[1], chosen, places)
+        return places
+
+    def places_of_units(
+        self, units: NDArray[np.uint32], long: Tokens, chosen: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
+        """The same, as `write_units` writes them."""
+        places = np.empty(len(chosen), np.int64)
+        _find_places(self.units, units, long[1], chosen, places)
+        return places
+
     def _write(
         self,
         entries: NDArray[np.uint64],
@@ -259,3 +275,31 @@ def _write(
             return False
         token_ends[document] = place[_TOKENS]
     return True
+
+
+@compiled
+def _find_places(
+    entries: NDArray[np.uint64],
+    units: NDArray[np.uint32],
+    long_ends: NDArray[np.int64],
+    chosen: NDArray[np.int64],
+    places: NDArray[np.int64],
+) -> None:
+    """How many tokens come before each of some units; entries and units are as for `_write`."""
+    unit = tokens = np.uint64(0)
+    for row in range(len(chosen)):
+        while unit < np.uint64(chosen[row]):
+            if not len(units):
+                entry = entries[unit]
+            elif units[unit] < LONG:
+                entry = entries[np.uint64(units[unit])]
+            else:
+                entry = long_entry(units[unit] & np.uint32(LONG_INDEX))
+            if entry & _COUNT_MASK or entry == 0:
+                tokens += entry & _COUNT_MASK
+            else:
+                number = np.int64(entry >> _COUNT_BITS) - 1
+                before = long_ends[number - 1] if number else np.int64(0)
+                tokens += np.uint64(long_ends[number] - before)
+            unit += ONE
+        places[row] = tokens

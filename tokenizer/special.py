@@ -1,12 +1,16 @@
-"""The special tokens of a tokenizer, and which tokens begin a word."""
+"""The special tokens of a tokenizer, what it puts around texts, and which tokens begin a word."""
 
+import json
+import unicodedata
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from tokenizers import Encoding, Tokenizer
 
 from tokenmill.errors import TokenizerError
-from tokenmill.shards.run import TokenizerInfo
+from tokenmill.shards.run import BEGINS_WORD, ENDS_WORD, TokenizerInfo
+from tokenmill.tokenizer.fast_path import byte_letters
 
 NAMES = {
     "[CLS]": ("[CLS]", "<s>", "<|startoftext|>", "<bos>", "<|endoftext|>"),
@@ -16,95 +20,148 @@ NAMES = {
     "[UNK]": ("[UNK]", "<unk>"),
 }
 """What special tokens are called, the usual name first."""
+Template = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+"""Ids before a text, between two, and after."""
 
 
 def find_special(
-    name: str, settings: dict[str, Any], sha256: str, vocab_size: int
+    name: str, tokenizer: Tokenizer, settings: dict[str, Any], sha256: str
 ) -> TokenizerInfo:
-    """The ids that rows and masks need: by the post-processor, else by the usual names.
+    """The ids that rows and masks need.
 
     Args:
         name: what to call the tokenizer in an error.
+        tokenizer: the library's, with special tokens in a text as text.
         settings: the content of its tokenizer.json.
 
     Raises:
-        TokenizerError: one of [CLS], [SEP], [PAD], [MASK] is missing.
+        TokenizerError: [PAD] or [MASK] is missing, or [CLS] or [SEP] where nothing else stands
+            around a text; or its post-processor does more than put tokens around.
     """
-    vocabulary = _vocabulary(settings)
+    vocabulary = tokenizer.get_vocab(with_added_tokens=True)
     found = {token: _first(vocabulary, names) for token, names in NAMES.items()}
-    first, last = _around(settings["post_processor"])
-    found["[CLS]"] = vocabulary.get(first or "", found["[CLS]"])
-    found["[SEP]"] = vocabulary.get(last or "", found["[SEP]"])
     if settings["model"].get("unk_token"):
         found["[UNK]"] = vocabulary.get(settings["model"]["unk_token"])
-    needed = ["[CLS]", "[SEP]", "[PAD]", "[MASK]"]
+    around = _ask_template(name, tokenizer)
+    needed = ["[PAD]", "[MASK]"] if around else ["[CLS]", "[SEP]", "[PAD]", "[MASK]"]
     missing = [token for token in needed if found[token] is None]
     if missing:
         raise TokenizerError(
             f"{name}: masked pretraining needs {', '.join(needed)}; it has no "
             f"{', '.join(missing)}. Use another tokenizer, or train one."
         )
+    if not around:
+        first, last = (_known(found["[CLS]"]),), (_known(found["[SEP]"]),)
+        around = first, last, last
+    prefix, separator, suffix = around
     special = {token["id"] for token in settings["added_tokens"] if token["special"]}
     special |= {number for number in found.values() if number is not None}
     return TokenizerInfo(
         sha256=sha256,
-        vocab_size=vocab_size,
+        vocab_size=max(vocabulary.values()) + 1,
         pad_id=_known(found["[PAD]"]),
         mask_id=_known(found["[MASK]"]),
-        prefix=(_known(found["[CLS]"]),),
-        separator=(_known(found["[SEP]"]),),
-        suffix=(_known(found["[SEP]"]),),
+        prefix=prefix,
+        separator=separator,
+        suffix=suffix,
         unk_id=found["[UNK]"],
-        special_ids=tuple(sorted(special)),
+        special_ids=tuple(sorted(special.union(*around))),
     )
 
 
-def find_word_starts(settings: dict[str, Any], vocab_size: int) -> NDArray[np.bool_]:
-    """(vocab_size,) which tokens begin a word.
+def find_word_starts(settings: dict[str, Any], vocab_size: int) -> NDArray[np.uint8]:
+    """(vocab_size,) which tokens begin and end a word; see tokenmill.shards.run.read_word_starts.
 
-    WordPiece: all but those inside a word (##). Byte-level: those that begin with white space or
-    ASCII punctuation; so the first word of a text has no beginning here, and who needs one takes
-    the text's first token. Special tokens begin no word, nor does a number that is no token.
+    A word is a run of letters and digits, or one token of punctuation. WordPiece says it itself:
+    all tokens but those inside a word (##) begin one. Elsewhere a token's own characters say it:
+    white space, punctuation and signs begin a word where they stand first, and end one where they
+    stand last:
+
+        "The"  "\\u0120cat"  "\\u0120("  "it"  ")"  "\\u010a"  "It"
+               begins       both          both    both          and so "it" and "It" begin words
+
+    A token that holds a part of a character begins and ends none there. An added token is a word.
+    A number that is no token has no flag.
     """
-    starts = np.zeros(vocab_size, np.bool_)
-    prefix = settings["model"].get("continuing_subword_prefix")
-    for token, number in _vocabulary(settings).items():
-        if prefix:
-            starts[number] = not token.startswith(prefix)
-        else:
-            first = token[:1]
-            starts[number] = first in "ĠĊĉč▁" or (first.isascii() and not first.isalnum())
+    flags = np.zeros(vocab_size, np.uint8)
+    model = settings["model"]
+    inside, at_end = model.get("continuing_subword_prefix"), model.get("end_of_word_suffix")
+    is_bytes = _is_byte_level(settings)
+    bytes_of = {letter: byte for byte, letter in enumerate(byte_letters())}
+    for token, number in _model_vocabulary(model).items():
+        if inside or model["type"] in ("WordPiece", "WordLevel"):
+            flags[number] = 0 if inside and token.startswith(inside) else BEGINS_WORD
+            continue
+        text = token.removesuffix(at_end or "").replace("\u2581", " ")
+        if is_bytes and all(letter in bytes_of for letter in token):
+            raw = bytes(bytes_of[letter] for letter in token)
+            text = raw.decode("utf-8", "surrogateescape")
+        if text and _parts_words(text[0]):
+            flags[number] |= BEGINS_WORD
+        if text and (_parts_words(text[-1]) or (at_end and token.endswith(at_end))):
+            flags[number] |= ENDS_WORD
     for token in settings["added_tokens"]:
-        starts[token["id"]] = not token["special"]
-    return starts
+        flags[token["id"]] = BEGINS_WORD | ENDS_WORD
+    return flags
 
 
-def _vocabulary(settings: dict[str, Any]) -> dict[str, int]:
-    model = settings["model"]["vocab"]
-    if isinstance(model, list):  # Unigram: pairs of a token and its weight
-        model = {token: number for number, (token, _) in enumerate(model)}
-    return {**model, **{token["content"]: token["id"] for token in settings["added_tokens"]}}
+def _ask_template(name: str, tokenizer: Tokenizer) -> Template | None:
+    """What the library puts around texts; None: nothing.
+
+    Where it puts other tokens around two texts than around one, as a template that was written for
+    one alone does, the separator is what comes after one text.
+    """
+    text = _some_text(tokenizer)
+    single, pair = tokenizer.encode(text), tokenizer.encode(text, text)
+    body = tokenizer.encode(text, add_special_tokens=False).ids
+    prefix, suffix = _outside(single)
+    if single.ids != [*prefix, *body, *suffix]:
+        raise TokenizerError(
+            f"{name}: expected a post-processor that puts tokens before and after a text; it makes "
+            f"{single.ids} of {body}. Use another tokenizer, or remove its post_processor."
+        )
+    between = len(pair.ids) - len(prefix) - len(suffix) - 2 * len(body)
+    start = len(prefix) + len(body)
+    separator = tuple(pair.ids[start : start + between]) if between >= 0 else ()
+    if pair.ids != [*prefix, *body, *separator, *body, *suffix] or not separator:
+        separator = suffix
+    return (prefix, separator, suffix) if prefix or suffix else None
+
+
+def _outside(encoding: Encoding) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The ids before the first and after the last token of a text."""
+    own = [place for place, text in enumerate(encoding.sequence_ids) if text is not None]
+    return tuple(encoding.ids[: own[0]]), tuple(encoding.ids[own[-1] + 1 :])
+
+
+def _some_text(tokenizer: Tokenizer) -> str:
+    """A text that has tokens."""
+    for number in sorted(tokenizer.get_vocab().values()):
+        text: str = tokenizer.decode([number], skip_special_tokens=False)
+        if tokenizer.encode(text, add_special_tokens=False).ids:
+            return text
+    raise AssertionError("a vocabulary that is not empty encodes one of its tokens")
+
+
+def _model_vocabulary(model: dict[str, Any]) -> dict[str, int]:
+    vocabulary: dict[str, int] | list[list[Any]] = model["vocab"]
+    if isinstance(vocabulary, list):  # Unigram: pairs of a token and its weight
+        return {token: number for number, (token, _) in enumerate(vocabulary)}
+    return vocabulary
+
+
+def _is_byte_level(settings: dict[str, Any]) -> bool:
+    """Whether its vocabulary writes bytes as letters (GPT-2's table)."""
+    return '"ByteLevel"' in json.dumps([settings["pre_tokenizer"], settings["decoder"]])
+
+
+def _parts_words(character: str) -> bool:
+    """White space, punctuation, and signs: what GPT-2's pattern keeps apart from words."""
+    return character.isspace() or unicodedata.category(character)[0] in "PS"
 
 
 def _first(vocabulary: dict[str, int], names: tuple[str, ...]) -> int | None:
     return next((vocabulary[name] for name in names if name in vocabulary), None)
-
-
-def _around(post_processor: dict[str, Any] | None) -> tuple[str | None, str | None]:
-    """The tokens that a post-processor puts before and after a text."""
-    kind = post_processor["type"] if post_processor else None
-    if post_processor and kind in ("BertProcessing", "RobertaProcessing"):
-        return post_processor["cls"][0], post_processor["sep"][0]
-    if post_processor and kind == "Sequence":
-        pairs = [_around(part) for part in post_processor["processors"]]
-        return next((pair for pair in pairs if any(pair)), (None, None))
-    if not post_processor or kind != "TemplateProcessing":
-        return None, None
-    parts = post_processor["single"]
-    text = next((place for place, part in enumerate(parts) if "Sequence" in part), 0)
-    before = [part["SpecialToken"]["id"] for part in parts[:text]]
-    after = [part["SpecialToken"]["id"] for part in parts[text + 1 :]]
-    return (before[0] if before else None), (after[-1] if after else None)
 
 
 def _known(number: int | None) -> int:

@@ -65,7 +65,14 @@ def _parser() -> argparse.ArgumentParser:
         choices=("all", "none"),
         help="none: a fetched file leaves when it is milled (default: downloads.keep)",
     )
-    build.add_argument(
+    part = build.add_mutually_exclusive_group()
+    part.add_argument(
+        "--grow",
+        metavar="PHASE",
+        help="files that came since the last build are read from this phase on; what earlier "
+        "phases read stays as it is",
+    )
+    part.add_argument(
         "--sample",
         metavar="SHARE",
         help="build a sample, e.g. 0.1%%, in RUN/sample and forecast the whole run",
@@ -102,6 +109,8 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument("--row", help="BUCKET:NUMBER, e.g. 1024-2047:0")
     what.add_argument("--step", type=_natural, help="the documents of one training step")
     what.add_argument("--document", type=_natural, help="what is known of a doc_id")
+    inspect.add_argument("--world-size", type=_positive, help="say which of so many ranks")
+    inspect.add_argument("--text", action="store_true", help="the whole text of a step's documents")
     inspect.set_defaults(run=commands.inspect)
 
     whatif = add("whatif", help="the waterfall that other thresholds would give, without building")
@@ -114,23 +123,41 @@ def _parser() -> argparse.ArgumentParser:
     why.add_argument("document", metavar="DOC", help="a doc_id, or the source's id or url")
     why.set_defaults(run=commands.why)
 
+    when = add("when", help="the steps that did or will read a document")
+    when.add_argument("folder", type=Path, metavar="RUN")
+    when.add_argument("document", metavar="DOC", help="a doc_id, or the source's id or url")
+    when.add_argument("--phase", help="one phase (default: all)")
+    when.add_argument("--world-size", type=_positive, help="say which of so many ranks")
+    _training_argument(when)
+    when.set_defaults(run=commands.when)
+
+    skip = add("skip", help="rows or steps that training is not to read")
+    skip.add_argument("folder", type=Path, metavar="RUN")
+    skip.add_argument("--phase", help="the phase whose rows or steps are meant (default: first)")
+    skipped = skip.add_mutually_exclusive_group(required=True)
+    skipped.add_argument("--rows", type=_rows, metavar="BUCKET:FIRST-LAST", help="damaged rows")
+    skipped.add_argument(
+        "--steps",
+        type=_span,
+        metavar="FIRST-LAST",
+        help="steps to come; what follows moves up, so a second time skips others",
+    )
+    _from_step_argument(skip)
+    skip.set_defaults(run=commands.skip)
+
+    replay = add("replay", help="have training read past steps again, then go on")
+    replay.add_argument("folder", type=Path, metavar="RUN")
+    replay.add_argument("--phase", help="the phase whose steps are meant (default: first)")
+    replay.add_argument("--steps", type=_span, required=True, metavar="FIRST-LAST")
+    _from_step_argument(replay)
+    replay.set_defaults(run=commands.replay)
+
     retract = add("retract", help="take documents back: training and later builds leave them out")
     retract.add_argument("folder", type=Path, metavar="RUN")
     given = retract.add_mutually_exclusive_group(required=True)
     given.add_argument("--ids", type=Path, help="doc_ids, or the source's ids or urls, one a line")
     given.add_argument("--texts", type=Path, help="jsonl with `text`, or a text a line")
-    retract.add_argument(
-        "--from-step",
-        type=_step_of_phase,
-        metavar="PHASE:STEP",
-        help="the first step without them (default: that of the newest checkpoint)",
-    )
-    retract.add_argument(
-        "--training",
-        type=Path,
-        metavar="OUT",
-        help="where the run is trained (default: RUN/training)",
-    )
+    _from_step_argument(retract)
     retract.set_defaults(run=commands.retract)
 
     verify = add("verify", help="every checksum, the root hash last")
@@ -159,6 +186,25 @@ def _run_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="RUN", help="the run's folder")
 
 
+def _from_step_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--from-step",
+        type=_step_of_phase,
+        metavar="PHASE:STEP",
+        help="the first step that changes (default: that of the newest checkpoint)",
+    )
+    _training_argument(parser)
+
+
+def _training_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--training",
+        type=Path,
+        metavar="OUT",
+        help="where the run is trained (default: RUN/training)",
+    )
+
+
 def _natural(text: str) -> int:
     number = int(text)
     if not 0 <= number < 1 << 64:
@@ -171,6 +217,20 @@ def _step_of_phase(text: str) -> tuple[str, int]:
     if not colon or not step.isdecimal():
         raise argparse.ArgumentTypeError(f"expected PHASE:STEP, found {text}")
     return phase, int(step)
+
+
+def _span(text: str) -> tuple[int, int]:
+    first, dash, last = text.partition("-")
+    if not (first.isdecimal() and (last.isdecimal() if dash else not last)):
+        raise argparse.ArgumentTypeError(f"expected FIRST-LAST, found {text}")
+    return int(first), int(last or first)
+
+
+def _rows(text: str) -> tuple[str, int, int]:
+    bucket, _, rows = text.rpartition(":")
+    if not bucket:
+        raise argparse.ArgumentTypeError(f"expected BUCKET:FIRST-LAST, found {text}")
+    return bucket, *_span(rows)
 
 
 def _positive(text: str) -> int:

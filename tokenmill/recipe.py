@@ -40,13 +40,17 @@ class PhaseConfig:
     max_length: int
     """The longest sequence in tokens, special tokens counted."""
     row_tokens: int = 16_384
-    """Tokens in a row, at least 4 x max_length, so that rows can be filled."""
+    """Tokens in a row, at least 4 x max_length, so that rows can be filled, and at most
+    packing.max_sequences x max_length: max_length where that is 1."""
+    token_budget: int | None = None
+    """About how many tokens of documents the phase's pack takes of each generation of the corpus,
+    drawn by content hash; those of held-out documents are not counted. None: all."""
     loader: LoaderConfig
     schedule: ScheduleConfig
 
     @property
     def shape(self) -> RowShape:
-        return RowShape(self.max_length, self.row_tokens)
+        return RowShape(self.max_length, self.row_tokens, self.token_budget)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,12 +98,23 @@ class Recipe:
     def _check_phase(self, name: str, phase: PhaseConfig) -> None:
         if phase.max_length < 3:
             raise RecipeError(f"phases.{name}.max_length must be at least 3")
-        if phase.row_tokens < 4 * phase.max_length:
+        if phase.token_budget is not None and phase.token_budget < 1:
+            raise RecipeError(f"phases.{name}.token_budget must be at least 1, or null for all")
+        least = min(4, self.packing.max_sequences)
+        if phase.row_tokens < least * phase.max_length:
             raise RecipeError(
-                f"phases.{name}.row_tokens must be at least 4 x max_length = "
-                f"{4 * phase.max_length}, got {phase.row_tokens}"
+                f"phases.{name}.row_tokens must be at least {least} x max_length = "
+                f"{least * phase.max_length}, got {phase.row_tokens}: shorter rows cannot be "
+                "filled. For one sequence a row, padded, set packing.max_sequences to 1 and "
+                "row_tokens to max_length"
             )
-        for subset in phase.loader.mixture:
+        most = self.packing.max_sequences * phase.max_length
+        if phase.row_tokens > most:
+            raise RecipeError(
+                f"phases.{name}.row_tokens must be at most packing.max_sequences x max_length = "
+                f"{most}, got {phase.row_tokens}: more would only be padding"
+            )
+        for subset in phase.loader.subsets:
             try:
                 Buckets(self.packing.bucket_edges).of_subset(subset)
             except RecipeError as error:
@@ -120,7 +135,7 @@ class Recipe:
             text=self.text,
             held_out=self.held_out,
             downloads=self.downloads,
-            shapes=tuple(sorted({phase.shape for phase in self.phases.values()})),
+            shapes=tuple(dict.fromkeys(phase.shape for phase in self.phases.values())),
             phases={
                 name: PhaseInfo(
                     pack=pack_name(self.packing, phase.shape),

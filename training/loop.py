@@ -25,6 +25,9 @@ import torch
 
 from tokenmill.errors import NonFiniteLossError, RecipeError, ResumeError
 from tokenmill.loader import Loader, TorchBatch
+from tokenmill.loader.device import DeviceFeed
+from tokenmill.loader.meter import Meter
+from tokenmill.loader.mixture_table import mixture_tables, refuse_too_many_epochs
 from tokenmill.loader.plan import PhasePlan, read_plan
 from tokenmill.shards.run import RunInfo, read_run
 from tokenmill.shards.settings import read_settings
@@ -41,7 +44,6 @@ from tokenmill.training.curve import write_curve
 from tokenmill.training.evaluate import held_out_loss
 from tokenmill.training.log import HeldOutLine, Log, StepLine
 from tokenmill.training.loss import backward
-from tokenmill.training.meter import Meter
 from tokenmill.training.optim import adamw, set_learning_rate
 from tokenmill.training.presets import build
 from tokenmill.training.process import StopRequest, exclusive, reproducible
@@ -93,6 +95,9 @@ def train(
         raise RecipeError(f"world_size: only one process can train, got {world_size}.")
     info = read_run(run)
     plans = [read_plan(run, name) for name in _in_order(info, phases)]
+    tables = mixture_tables(run)
+    for plan in plans:
+        refuse_too_many_epochs(tables[plan.name])
     with exclusive(out), reproducible(device, threads), Log(out / "log.jsonl") as log:
         training = _Training(run, info, out, device, rank, world_size, log)
         with StopRequest() as stop:
@@ -130,9 +135,9 @@ class _Training:
         notes: list[str] = []
         loader_state = self._restore(notes.append)
         plans = self._still_to_do(plans)
-        tokens_left = sum(plan.num_steps * _tokens_per_step(plan) for plan in plans)
+        tokens_left = sum(plan.tokens_before(plan.num_steps) for plan in plans)
         if plans and plans[0].name == self.position.phase:
-            tokens_left -= self.position.phase_step * _tokens_per_step(plans[0])
+            tokens_left -= plans[0].tokens_before(self.position.phase_step)
         with Progress(self.position.tokens + tokens_left) as self.progress:
             for note in notes:
                 self.progress.say(note)
@@ -155,9 +160,12 @@ class _Training:
         """From where the phase stands to its end, or to the step in which a signal came."""
         schedule = phase_schedule(self.info, plan.name)
         micro_batch_rows = self._micro_batch_rows(plan)
-        with Loader(
-            self.run, plan.name, self.rank, self.world_size, micro_batch_rows=micro_batch_rows
-        ) as loader:
+        with (
+            Loader(
+                self.run, plan.name, self.rank, self.world_size, micro_batch_rows=micro_batch_rows
+            ) as loader,
+            DeviceFeed(loader, self.device, meter=self.meter) as feed,
+        ):
             if loader_state is None:
                 self.position = replace(self.position, phase=plan.name, phase_step=0)
             else:
@@ -165,7 +173,7 @@ class _Training:
             assert loader.step == self.position.phase_step
             self.meter.restart()
             while self.position.phase_step < plan.num_steps:
-                self._step(plan, schedule, loader)
+                self._step(plan, schedule, feed)
                 if stop.signal:
                     if self.saved_step != self.position.step:
                         self._save(loader)
@@ -174,18 +182,19 @@ class _Training:
                     )
                     return
 
-    def _step(self, plan: PhasePlan, schedule: ScheduleConfig, loader: Loader) -> None:
+    def _step(self, plan: PhasePlan, schedule: ScheduleConfig, feed: DeviceFeed) -> None:
         """One optimizer step, and what is due after it."""
+        loader = feed.loader
         config, before = self.config, self.position
         self.position = position = replace(
             before,
             phase_step=before.phase_step + 1,
             step=before.step + 1,
-            tokens=before.tokens + _tokens_per_step(plan),
+            tokens=before.tokens + plan.num_rows(before.phase_step) * plan.manifest.row_tokens,
         )
-        rate = learning_rate(schedule, position.phase_step * _tokens_per_step(plan))
+        rate = learning_rate(schedule, plan.tokens_before(position.phase_step))
         set_learning_rate(self.optimizer, rate)
-        loss = backward(self.model, self._micro_batches(loader))
+        loss = backward(self.model, self._micro_batches(feed))
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -200,17 +209,14 @@ class _Training:
         if last or position.step % config.checkpoint_every_steps == 0:
             self._save(loader)
 
-    def _micro_batches(self, loader: Loader) -> Iterator[TorchBatch]:
+    def _micro_batches(self, feed: DeviceFeed) -> Iterator[TorchBatch]:
         """Those of the next step, on the device."""
-        for _ in range(loader.num_micro_batches):
-            with self.meter.waiting():
-                batch = next(loader)
-                on_device = batch.to_torch(self.device)
-            self.meter.real_tokens += batch.num_tokens
+        for _ in range(feed.loader.num_micro_batches):
+            batch = next(feed)
             self.position = replace(
                 self.position, real_tokens=self.position.real_tokens + batch.num_tokens
             )
-            yield on_device
+            yield batch
 
     def _log_step(self, loss: torch.Tensor, rate: float, loader: Loader) -> None:
         value = loss.item()  # waits for the device
@@ -233,7 +239,7 @@ class _Training:
         """The held-out loss of each subset that the phase reads, and of all."""
         micro_batch_rows = self._micro_batch_rows(plan)
         batch_tokens = micro_batch_rows * plan.manifest.row_tokens
-        for subset in dict.fromkeys(["all", *plan.config.mixture]):
+        for subset in dict.fromkeys(["all", *plan.config.subsets]):
             result = held_out_loss(
                 self.model,
                 self.run,
@@ -332,7 +338,10 @@ class _Training:
         raise NonFiniteLossError(
             f"step {step:,}, {self.position.phase}: expected a finite loss, found none. The newest "
             "checkpoint is from before it. Lower the learning rate or clip_norm; if the same step "
-            f"fails again, look at its documents: {shown}{more}."
+            f"fails again, `tokenmill inspect {self.run} --phase {self.position.phase} --step "
+            f"{bad_step - 1}` shows its text, `tokenmill skip {self.run} --phase "
+            f"{self.position.phase} --steps {bad_step - 1}-{bad_step - 1}` leaves it out. Its "
+            f"documents: {shown}{more}."
         )
 
 
@@ -342,7 +351,3 @@ def _in_order(info: RunInfo, phases: Sequence[str] | None) -> list[str]:
     for name in wanted:
         info.phase(name)
     return [name for name in info.phases if name in wanted]
-
-
-def _tokens_per_step(plan: PhasePlan) -> int:
-    return plan.rows_per_step * plan.manifest.row_tokens

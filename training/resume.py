@@ -12,7 +12,7 @@ from typing import Any
 
 from tokenmill.errors import ResumeError
 from tokenmill.shards.manifest import read_manifest
-from tokenmill.shards.run import RunInfo, pack_folder
+from tokenmill.shards.run import PhaseInfo, RunInfo, pack_folder
 from tokenmill.shards.settings import read_settings, to_mapping
 from tokenmill.training.config import ScheduleConfig, TrainingConfig
 
@@ -41,9 +41,7 @@ def fixed_settings(run: Path, info: RunInfo, config: TrainingConfig, phase: str)
         "tokenizer": info.tokenizer.sha256,
         "training": {name: training[name] for name in training if name not in MAY_CHANGE},
         "schedules": {name: to_mapping(phase_schedule(info, name)) for name in names},
-        "rows": {
-            name: read_manifest(pack_folder(run, info.phase(name).pack)).root for name in names
-        },
+        "rows": {name: _rows_root(run, info.phase(name)) for name in names},
     }
 
 
@@ -63,6 +61,11 @@ def refuse_other_settings(then: dict[str, Any], now: dict[str, Any], where: str)
 def phase_schedule(info: RunInfo, phase: str) -> ScheduleConfig:
     """The schedule of a phase; RecipeError for a setting that cannot be."""
     return read_settings(ScheduleConfig, info.phase(phase).schedule, f"{phase}.schedule")
+
+
+def _rows_root(run: Path, phase: PhaseInfo) -> str:
+    """The root hash of the shards that a phase sees, however far the corpus has grown since."""
+    return read_manifest(pack_folder(run, phase.pack)).up_to(phase.generation).root
 
 
 def _difference(then: dict[str, Any], now: dict[str, Any]) -> str:

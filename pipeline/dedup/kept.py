@@ -44,17 +44,21 @@ class Group:
     parts: tuple[Part, ...]
     upstream: tuple[str, ...]
     """The keys of their units' mill receipts."""
+    generation: int = 0
+    """Of all of them."""
 
 
 def groups_of(
     units: Sequence[MilledUnit], max_documents: int, *, signed: bool = False
 ) -> list[Group]:
-    """All parts of units, in runs of at most about so many documents.
+    """All parts of units, in runs of one generation and at most about so many documents.
 
     Args:
+        units: generation by generation.
         signed: only parts with signatures; documents that came as tokens have none.
     """
     runs: list[list[tuple[Part, str]]] = []
+    generations: list[int] = []
     documents = 0
     for unit in units:
         parts = _parts_of(unit)
@@ -62,14 +66,21 @@ def groups_of(
         for part in parts:
             if signed and not part.signatures:
                 continue
-            if not runs or documents + each > max_documents:
+            generation = unit.unit.generation
+            if generations[-1:] != [generation] or documents + each > max_documents:
                 runs.append([])
+                generations.append(generation)
                 documents = 0
             runs[-1].append((part, unit.receipt.key))
             documents += each
     return [
-        Group(number, tuple(part for part, _ in run), tuple(dict.fromkeys(key for _, key in run)))
-        for number, run in enumerate(runs)
+        Group(
+            number,
+            tuple(part for part, _ in run),
+            tuple(dict.fromkeys(key for _, key in run)),
+            generation,
+        )
+        for number, (run, generation) in enumerate(zip(runs, generations, strict=True))
     ]
 
 

@@ -81,7 +81,10 @@ def near_duplicates(
     sketched = tuple(receipt.outputs[0] for receipt in of_group)
     banded = tuple(receipt.outputs[1] for receipt in of_group)
     bases = tuple(accumulate((receipt.counts["documents"] for receipt in of_group), initial=0))
-    follow = _Stages(run, stage, sketched, bases, memory)
+    firsts: dict[int, int] = {}
+    for group, base in zip(groups, bases, strict=False):
+        firsts.setdefault(group.generation, base)
+    follow = _Stages(run, stage, sketched, bases, tuple(firsts.values()), memory)
     paired = follow.outputs_of(
         "near-pairs",
         find_pairs,
@@ -102,6 +105,8 @@ class _Stages:
     """The documents of each group."""
     bases: tuple[int, ...]
     """(groups + 1,) the number of the first document of each group."""
+    firsts: tuple[int, ...]
+    """The number of the first document of each generation."""
     memory: int
 
     def sketches(self, name: Any, pairs: tuple[Output, ...]) -> tuple[Output, ...]:
@@ -122,7 +127,7 @@ class _Stages:
         return self.outputs_of("near-links", find_links, tasks)
 
     def clusters(self, links: tuple[Output, ...], config: NearConfig) -> tuple[Output, ...]:
-        task = ClusterTask(self.run, links, self.sketched, self.bases, config.keep)
+        task = ClusterTask(self.run, links, self.sketched, self.bases, self.firsts, config.keep)
         return self.outputs_of("near-clusters", find_clusters, [task] if self.sketched else [])
 
     def removals(self, sent: tuple[Output, ...]) -> tuple[Output, ...]:

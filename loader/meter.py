@@ -1,4 +1,16 @@
-"""How fast training is, and how much of its time it waits for data."""
+"""How fast training is, and how much of its time it waits for data.
+
+    meter = Meter()
+    for step in steps:
+        with meter.waiting():
+            batch = next(loader)
+        meter.real_tokens += batch.num_tokens
+        ...
+    meter.data_wait(), meter.tokens_per_second()
+
+The device works on while the host runs ahead, so a wait of the host is one of the device only where
+nothing is queued there any more: data_wait is the most that data can cost.
+"""
 
 import contextlib
 import time
@@ -19,7 +31,7 @@ class Meter:
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
-        """Around whatever waits for the loader."""
+        """Around whatever waits for data."""
         began = time.perf_counter()
         yield
         self._waited += time.perf_counter() - began
