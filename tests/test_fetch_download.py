@@ -4,6 +4,7 @@ import errno
 import hashlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -290,7 +291,7 @@ def test_connections_are_used_again_and_one_that_died_is_replaced(nginx, tmp_pat
         bring(file, tmp_path, connections=1)
         assert proxy.connections == 1
         for link in proxy.open:
-            link.close()
+            link.shutdown(socket.SHUT_RDWR)
         (tmp_path / "x").unlink()
         bring(file, tmp_path, connections=1)
         assert proxy.connections == 2
