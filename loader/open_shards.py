@@ -50,7 +50,7 @@ class LocalShards:
 
     @property
     def repair(self) -> str:
-        return "Delete it and build the run again; whole shards are kept."
+        return "Delete what is left of it and build the run again; whole shards are kept."
 
     def name(self, info: ShardInfo) -> str:
         return str(self.folder / info.path)

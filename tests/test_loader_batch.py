@@ -193,7 +193,8 @@ def test_a_shard_of_another_size_than_its_manifest_says_is_refused(tmp_path):
         loader.batch_at(0)
     assert str(refusal.value) == (
         f"{expected}: rows 0 to 2: the manifest says {sizes[0]} bytes, the file has {sizes[1]}. "
-        "Delete it and build the run again; whole shards are kept. Or train without these rows: "
+        "Delete what is left of it and build the run again; whole shards are kept. Or train "
+        "without these rows: "
         f"`tokenmill skip {run} --phase phase1 --rows 8-15:0-2`."
     )
 

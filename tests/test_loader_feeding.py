@@ -54,7 +54,8 @@ def message_of(run):
 
 
 ADVICE = (
-    "Delete it and build the run again; whole shards are kept. Or train without these rows: "
+    "Delete what is left of it and build the run again; whole shards are kept. Or train without "
+    "these rows: "
     "`tokenmill skip {run} --phase phase1 --rows 8-15:{rows}`."
 )
 
