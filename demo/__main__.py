@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 from demo.corpus import write_corpus
-from tokenmill.shards.files import read_json
+from tokenmill.shards.manifest import read_manifest
 from tokenmill.shards.run import read_run
 from tokenmill.training.evaluate import unigram_entropy
 
@@ -93,7 +93,7 @@ def show_results() -> bool:
     print("\nwhat there is now:")
     for name, phase in info.phases.items():
         folder = run / "shards" / phase.pack
-        rows = sum(shard["rows"] for shard in read_json(folder / "manifest.json")["shards"])
+        rows = int(read_manifest(folder).shards.column("rows").sum())
         print(f"  shards of {name}   {folder} ({rows:,} rows)")
         print(f"  manifest           {folder / 'manifest.json'}")
     print(f"  loss curve         {run / 'training' / 'loss.svg'}")
