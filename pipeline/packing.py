@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokenmill.pipeline.deal import deal_order
-from tokenmill.pipeline.sequences import runs
+from tokenmill.shards.ranges import ranges
 
 THIRDS = 16
 """Lengths that are tried in the place of the sequence dealt."""
@@ -48,7 +48,7 @@ def pack_rows(
     order, row_ends = _pack(lengths.astype(np.int32), row_tokens, max_sequences)
     counts = np.diff(row_ends, prepend=0)
     rows = deal_order(np.arange(len(row_ends), dtype=np.uint64), np.zeros(len(row_ends), np.int32))
-    return order[runs((row_ends - counts)[rows], counts[rows])], np.cumsum(counts[rows])
+    return order[ranges((row_ends - counts)[rows], counts[rows])], np.cumsum(counts[rows])
 
 
 class Pool(NamedTuple):

@@ -27,6 +27,7 @@ from tokenmill.pipeline.sample import take
 from tokenmill.pipeline.sources import SourceConfig
 from tokenmill.pipeline.token_files import BadTokenFile, open_token_file
 from tokenmill.shards.arrays import as_numpy
+from tokenmill.shards.ranges import ranges
 from tokenmill.shards.run import TokenizerInfo
 
 BATCH_TOKENS = BATCH_BYTES // 4
@@ -202,7 +203,7 @@ def _checked(
     starts, stops = strip(raw.ids, raw.bounds, around(tokenizer, config))
     starts, lengths = starts[good], (stops - starts)[good]
     ends = np.cumsum(lengths)
-    place = np.arange(lengths.sum()) + np.repeat(starts - ends + lengths, lengths)
+    place = ranges(starts, lengths)
     dtype = np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32
     if len(ends):
         yield TokenDocuments(take(raw.documents, good), raw.ids[place].astype(dtype), ends)

@@ -16,7 +16,8 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from tokenmill.pipeline.sequences import Pieces, Sequences, Template, around, runs
+from tokenmill.pipeline.sequences import Pieces, Sequences, Template, around
+from tokenmill.shards.ranges import ranges
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,8 @@ class Sentences:
     def take(self, documents: NDArray[np.int64]) -> "Sentences":
         """Those of some documents, in this order."""
         counts = np.diff(self.ends, prepend=0)[documents]
-        return Sentences(self.starts[runs(self.ends[documents] - counts, counts)], counts.cumsum())
+        place = ranges(self.ends[documents] - counts, counts)
+        return Sentences(self.starts[place], counts.cumsum())
 
     def no_longer_than(self, longest: int, num_tokens: NDArray[np.int64]) -> "Sentences":
         """The same with longer sentences cut into several.

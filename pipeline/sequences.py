@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokenmill.pipeline.deal import deal_order
+from tokenmill.shards.ranges import ranges
 from tokenmill.shards.run import TokenizerInfo
 
 SequenceKind = Literal["documents", "full_sentences", "doc_sentences", "concatenated", "pairs"]
@@ -104,7 +105,7 @@ class Sequences:
     def take(self, chosen: NDArray[np.int64]) -> "Sequences":
         """Some of them, in this order."""
         counts = np.diff(self.ends, prepend=0)[chosen]
-        place = runs(self.ends[chosen] - counts, counts)
+        place = ranges(self.ends[chosen] - counts, counts)
         pieces = Pieces(
             self.pieces.document[place],
             self.pieces.start[place],
@@ -123,13 +124,6 @@ class Sequences:
         """
         first = np.concatenate([[0], self.ends])[:-1]
         return deal_order(hashes[self.pieces.document[first]], self.pieces.start[first])
-
-
-def runs(starts: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """starts[0], starts[0] + 1, ... counts[0] of them, then those of the next, and so on."""
-    before = np.cumsum(counts) - counts
-    found: NDArray[np.int64] = np.arange(counts.sum()) + np.repeat(starts - before, counts)
-    return found
 
 
 def cut_documents(

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tokenmill.shards.ranges import ranges
 from tokenmill.tokenizer.fast_path import Unit
 from tokenmill.tokenizer.find_words import LONG, LONG_INDEX
 from tokenmill.tokenizer.pairs import MAX_PAIRS, PairTable
@@ -20,7 +21,7 @@ from tokenmill.tokenizer.piece_memory import PieceMemory
 from tokenmill.tokenizer.pieces import GAP_ALONE, GAP_BINDS
 from tokenmill.tokenizer.reference import Reference
 from tokenmill.tokenizer.remembered import Tokens
-from tokenmill.tokenizer.word_places import bytes_before, pass_over, ranges, take_pairs, token_bytes
+from tokenmill.tokenizer.word_places import bytes_before, pass_over, take_pairs, token_bytes
 from tokenmill.tokenizer.word_table import WordTable
 from tokenmill.tokenizer.words import Words
 
@@ -115,7 +116,7 @@ class UnitMemory:
         self, words: Words, first: NDArray[np.int64], stop: NDArray[np.int64]
     ) -> Tokens:
         """The tokens of runs of pairs, (runs,) each from its first pair to before the stop."""
-        data, pair_ends = take_pairs(words, ranges(first, stop)).write()
+        data, pair_ends = take_pairs(words, ranges(first, stop - first)).write()
         ends = pair_ends[np.cumsum(stop - first) - 1]
         starts = np.concatenate([[0], ends])[:-1]
         return self._pieces.encode(data, starts, ends, self._kinds_of(words, words.gap_ids[first]))

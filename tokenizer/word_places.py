@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from tokenmill.shards.ranges import ranges
 from tokenmill.tokenizer.compiled import compiled
 from tokenmill.tokenizer.remembered import Ids
 from tokenmill.tokenizer.words import Words
@@ -54,7 +55,7 @@ def bytes_before(
     inside = np.flatnonzero((run >= 0) & (pairs > first[run]) & (pairs < stop[run]))
     run = run[inside]
     needed = run[np.diff(run, prepend=-1) > 0]  # each run once
-    ends = _normal_ends(take_pairs(words, ranges(first[needed], stop[needed])), tokenizer)
+    ends = _normal_ends(take_pairs(words, ranges(first[needed], (stop - first)[needed])), tokenizer)
     before = np.concatenate([[0], ends])
     # Where each run starts among the pairs of those that are needed.
     starts = np.cumsum(stop[needed] - first[needed]) - (stop[needed] - first[needed])
@@ -98,14 +99,6 @@ def take_pairs(words: Words, pairs: NDArray[np.int64]) -> Words:
     return replace(
         words, word_ids=words.word_ids[pairs], gap_ids=words.gap_ids[pairs], ends=words.ends[:0]
     )
-
-
-def ranges(first: NDArray[np.int64], stop: NDArray[np.int64]) -> NDArray[np.int64]:
-    """All numbers of ranges one after another."""
-    sizes = stop - first
-    before = np.cumsum(sizes) - sizes
-    numbers: NDArray[np.int64] = np.arange(sizes.sum()) + np.repeat(first - before, sizes)
-    return numbers
 
 
 def _normal_ends(pairs: Words, tokenizer: Tokenizer) -> NDArray[np.int64]:

@@ -20,6 +20,7 @@ from tokenmill.pipeline.plan import Unit
 from tokenmill.pipeline.receipts import Receipt
 from tokenmill.shards.arrays import as_numpy
 from tokenmill.shards.listing import Output
+from tokenmill.shards.ranges import ranges
 
 NO_DOCUMENT = np.uint64(0)
 """duplicate_of where a document left for no other's sake."""
@@ -157,8 +158,7 @@ def find_spans(files: Sequence[Spans], doc_ids: NDArray[np.uint64]) -> Spans:
         first = np.searchsorted(known, wanted, side="left")
         last = np.searchsorted(known, wanted, side="right")
         counts = last - first
-        inside = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-        place = around.start + np.repeat(first, counts) + inside
+        place = around.start + ranges(first, counts)
         found.append((spans.doc_ids[place], spans.starts[place], spans.stops[place]))
     if not found:
         return Spans(np.zeros(0, np.uint64), np.zeros(0, np.int64), np.zeros(0, np.int64))
