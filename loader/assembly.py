@@ -1,8 +1,8 @@
 """From the rows of a step to its batches: read, lay out, mask.
 
 A step's rows are known to every rank, with their sequences but without their tokens; so every rank
-knows how many tokens the whole step masks, and ranks need not speak to each other. Tokens are read
-for a rank's own rows only.
+knows how many tokens the whole step masks and how many pairs it has, and ranks need not speak to
+each other. Tokens are read for a rank's own rows only.
 """
 
 from dataclasses import dataclass, replace
@@ -34,12 +34,15 @@ class StepRows:
     mask_keys: NDArray[np.uint64]
     """(rows,) differ between two visits of a row."""
     pieces: Pieces
+    """A hidden one is a sequence of its own."""
     is_skipped: NDArray[np.bool_]
     """(rows,) of which nothing is read: all of the row is padding."""
     num_maskable: NDArray[np.int64]
     """(rows,) tokens that are neither padding nor special."""
     num_targets: NDArray[np.int64]
     """(rows,) tokens that are masked."""
+    num_pairs: int
+    """Pairs of texts in all rows, 0 where the pack's sequences are none."""
 
 
 class Assembler:
@@ -76,10 +79,18 @@ class Assembler:
         """Look up what stands in the rows of a step."""
         is_skipped = self._hidden.skipped(step, rows)
         pieces = self._pack.pieces(rows, is_skipped)
-        pieces = replace(pieces, is_hidden=self._hidden.at(step, pieces.doc_ids))
+        pieces = _apart(replace(pieces, is_hidden=self._hidden.at(step, pieces.doc_ids)))
         maskable = pieces.num_maskable()
-        num_targets = self._masking.counts.num_targets(maskable, mask_keys)
-        return StepRows(step, rows, mask_keys, pieces, is_skipped, maskable, num_targets)
+        return StepRows(
+            step=step,
+            rows=rows,
+            mask_keys=mask_keys,
+            pieces=pieces,
+            is_skipped=is_skipped,
+            num_maskable=maskable,
+            num_targets=self._masking.counts.num_targets(maskable, mask_keys),
+            num_pairs=int(pieces.joined.sum()) if self._pairs else 0,
+        )
 
     def batch(
         self, step: StepRows, places: range, num_rows: int, *, index: int, num_micro_batches: int
@@ -90,7 +101,7 @@ class Assembler:
             FormatError: a shard is missing or damaged.
         """
         row_tokens = self._pack.row_tokens
-        pieces = _apart(step.pieces.of_rows(places))
+        pieces = step.pieces.of_rows(places)
         starts = pieces.starts(row_tokens)
         input_ids = self._read(step, places, num_rows)
         for start, length in zip(
@@ -142,6 +153,7 @@ class Assembler:
             row_weights=row_weights,
             num_tokens=int(pieces.num_real_tokens().sum()),
             step_targets=int(step.num_targets.sum()),
+            step_pairs=step.num_pairs,
             pad_id=self._pad_id,
             segment_ids=segment_ids,
             next_sentence=next_sentence,

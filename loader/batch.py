@@ -48,6 +48,9 @@ class Batch:
     """Tokens of this batch that are not padding."""
     step_targets: int
     """Masked tokens of the whole step over all ranks: what the summed loss is divided by."""
+    step_pairs: int
+    """Pairs of the whole step over all ranks: what the summed loss of next_sentence is divided by.
+    0 where no rows are pairs."""
     pad_id: int
     segment_ids: NDArray[np.int32] | None = None
     """(T,) 1 in the second text of a pair (BERT's token_type_ids); None where no rows are pairs."""
@@ -145,6 +148,7 @@ class Batch:
             doc_ids=lines.of_sequences(self.doc_ids, fill=0),
             num_tokens=int(num_real.sum()),
             step_targets=self.step_targets,
+            step_pairs=self.step_pairs,
             token_type_ids=None if segments is None else lines.of_tokens(segments, fill=0),
             next_sentence=None if is_next is None else lines.of_sequences(is_next, fill=NO_TARGET),
             span_ends=(
@@ -185,6 +189,7 @@ class TorchBatch:
     row_weights: "torch.Tensor"
     num_tokens: int
     step_targets: int
+    step_pairs: int
     pad_id: int
     segment_ids: "torch.Tensor | None" = None
     next_sentence: "torch.Tensor | None" = None

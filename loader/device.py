@@ -18,6 +18,7 @@ from dataclasses import dataclass, fields, replace
 from types import TracebackType
 from typing import Any
 
+import numpy as np
 import torch
 
 from tokenmill.loader.batch import Batch, TorchBatch
@@ -31,6 +32,8 @@ class _Copied:
     batch: TorchBatch
     done: torch.cuda.Event | None
     """Happens when the copy is whole; None where there is none."""
+    squared_lengths: int
+    """See Meter: counted here, where the lengths still lie in the host's memory."""
 
 
 class DeviceFeed:
@@ -50,7 +53,7 @@ class DeviceFeed:
                 iterated itself.
             prefetch_bytes: of batches that wait on the device; 0 makes and copies each when it is
                 asked for.
-            meter: where waiting and real tokens are counted; None for one of its own.
+            meter: where waiting and tokens are counted; None for one of its own.
         """
         self.loader = loader
         self.meter = meter or Meter()
@@ -81,7 +84,7 @@ class DeviceFeed:
             for tensor in _tensors(batch).values():
                 # Its memory is the copying stream's, which must not have it back too early.
                 tensor.record_stream(stream)
-        self.meter.real_tokens += batch.num_tokens
+        self.meter.count(batch.num_tokens, len(batch.input_ids), copied.squared_lengths)
         self.loader.mark_read(batch)
         self._step = self.loader.step
         return batch
@@ -130,7 +133,7 @@ class _Copier:
             on_device = pinned.to(self._device, non_blocking=True)
             done = self._slots[0].copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
             done.record(self._stream)
-        return _Copied(on_device, done)
+        return _Copied(on_device, done, _squared_lengths(batch))
 
 
 class _Slot:
@@ -155,7 +158,12 @@ class _Slot:
 
 
 def _as_is(batch: Batch) -> _Copied:
-    return _Copied(batch.to_torch("cpu"), None)
+    return _Copied(batch.to_torch("cpu"), None, _squared_lengths(batch))
+
+
+def _squared_lengths(batch: Batch) -> int:
+    lengths = np.diff(batch.cu_seqlens)[batch.doc_ids != 0].astype(np.int64)
+    return int(lengths @ lengths)
 
 
 def _tensors(batch: TorchBatch) -> dict[str, torch.Tensor]:

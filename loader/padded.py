@@ -50,6 +50,8 @@ class PaddedBatch:
     step_targets: int
     """Masked tokens of the whole step, over all groups, micro-batches and ranks: what the summed
     loss is divided by."""
+    step_pairs: int
+    """Pairs of the whole step, counted likewise; 0 where no rows are pairs."""
     token_type_ids: NDArray[np.int64] | None = None
     """(B, L) 1 in the second text of a pair; None where no rows are pairs."""
     next_sentence: NDArray[np.int64] | None = None

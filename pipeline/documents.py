@@ -7,9 +7,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from tokenmill.errors import SourceError
-
-POSITION_BITS = 24
-"""The lower bits of a doc_id; the upper 40 name the file."""
+from tokenmill.shards.sources import POSITION_BITS
 
 BATCH_BYTES = 8 << 20
 """About how much text a reader puts into one batch."""

@@ -1,13 +1,4 @@
-"""Which file and record a document is from, by its doc_id: RUN/files.parquet.
-
-    first_id    uint64    the doc_id of the first document that is counted from this place
-    source      string
-    file        string    relative to the source's top
-    start       int64     the byte at which its documents are counted from 0 anew
-
-A doc_id is 40 bits of a hash of source and file and 24 bits of position; this is the table of
-hashes. It is written from the plan, one row a file or range, and serves people: it is no output.
-"""
+"""Which file and record a document is from, in words: the table of `shards/sources.py`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,11 +9,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from tokenmill.errors import FormatError
-from tokenmill.pipeline.documents import POSITION_BITS
 from tokenmill.pipeline.plan import Unit
 from tokenmill.pipeline.sources import printable
 from tokenmill.shards.files import writing
+from tokenmill.shards.sources import POSITION_BITS, files_path, unknown_document
 
 _POSITION = np.uint64((1 << POSITION_BITS) - 1)
 
@@ -40,7 +30,7 @@ def write_file_names(run: Path, units: Sequence[Unit]) -> None:
     types = (pa.uint64(), pa.string(), pa.string(), pa.int64())
     arrays = [pa.array(list(column), type_) for column, type_ in zip(columns, types, strict=True)]
     table = pa.Table.from_arrays(arrays, names=["first_id", "source", "file", "start"])
-    with writing(_path(run)) as part:
+    with writing(files_path(run)) as part:
         pq.write_table(table, part, compression="zstd")
 
 
@@ -51,26 +41,19 @@ def file_names(run: Path, doc_ids: NDArray[np.uint64]) -> list[str] | None:
     Raises:
         FormatError: the table does not know these documents.
     """
-    if not _path(run).exists():
+    if not files_path(run).exists():
         return None
     first_ids = doc_ids & ~_POSITION
     wanted = pa.array(np.unique(np.concatenate([doc_ids, first_ids])))
-    rows = pq.read_table(_path(run), filters=pc.field("first_id").isin(wanted)).to_pylist()
+    rows = pq.read_table(files_path(run), filters=pc.field("first_id").isin(wanted)).to_pylist()
     known = {row["first_id"]: row for row in rows}
     names = []
     for doc_id, first_id in zip(doc_ids.tolist(), first_ids.tolist(), strict=True):
         row = known.get(doc_id) or known.get(first_id)
         if row is None:
-            raise FormatError(
-                f"{_path(run)}: no file of document {doc_id}: it is of another build. "
-                "Build the run again; whole outputs are kept."
-            )
+            raise unknown_document(run, doc_id)
         name = f"{row['source']}/{row['file']}"
         if row["start"]:
             name += f" from byte {row['start']}"
         names.append(f"{name} record {doc_id - row['first_id']}")
     return names
-
-
-def _path(run: Path) -> Path:
-    return run / "files.parquet"

@@ -17,9 +17,9 @@ import pyarrow.parquet as pq
 
 from tokenmill.errors import SourceError
 from tokenmill.pipeline.code_files import licence_files, nearest_folder
-from tokenmill.pipeline.documents import POSITION_BITS
 from tokenmill.pipeline.sources import InputFile, SourceConfig, name_hash
 from tokenmill.pipeline.token_files import index_of, metadata_of, owner_of
+from tokenmill.shards.sources import POSITION_BITS
 
 UNIT_BYTES = 64 << 20
 """Text in a unit: seconds to minutes of work, and small enough to do again."""

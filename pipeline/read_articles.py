@@ -31,9 +31,10 @@ from tokenmill.pipeline.articles.jats import jats_article
 from tokenmill.pipeline.articles.latex import latex_text
 from tokenmill.pipeline.articles.latex_source import TEX_SUFFIXES
 from tokenmill.pipeline.batches import Batch, Record
-from tokenmill.pipeline.documents import POSITION_BITS, Documents, SetAside, Skipped
+from tokenmill.pipeline.documents import Documents, SetAside, Skipped
 from tokenmill.pipeline.plan import Unit, UnitFile, is_archive
 from tokenmill.pipeline.sources import SourceConfig, printable
+from tokenmill.shards.sources import POSITION_BITS
 
 XML_SUFFIXES = (".xml", ".nxml")
 OTHER_MEMBER = "no_article"

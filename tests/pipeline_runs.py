@@ -8,6 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
+from tokenmill.shards.files import sha256_file, write_json
+
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 WORDS = ("mill", "stone", "grain", "flour", "water", "wheel", "river", "bread", "wind", "sail")
 SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -118,3 +120,11 @@ class Lives:
             self.dead = False
             return False
         return True
+
+
+def write_position(run, phase, step):
+    """As much of a checkpoint as says how far training has come."""
+    folder = run / "training" / "checkpoints" / f"step-{step:07d}"
+    position = {"phase": phase, "phase_step": step, "step": step, "tokens": 0, "real_tokens": 0}
+    write_json(folder / "state.json", {"position": position})
+    write_json(folder / "complete.json", {"state.json": sha256_file(folder / "state.json")})

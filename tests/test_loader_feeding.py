@@ -263,6 +263,12 @@ def test_a_feed_gives_the_loaders_batches_and_moves_it_on(run, device, prefetch_
         assert [values(batch) for batch in batches] == expected
         assert {batch.input_ids.device.type for batch in batches} == {device}
         assert feed.meter.real_tokens == sum(batch.num_tokens for batch in batches)
+        assert feed.meter.all_tokens == sum(len(batch.input_ids) for batch in batches)
+        squares = [
+            (batch.cu_seqlens.diff().long() ** 2)[batch.doc_ids != 0].sum().item()
+            for batch in batches
+        ]
+        assert feed.meter.squared_lengths == sum(squares)
         assert 0 < feed.meter.data_wait() <= 1
         assert loader.state_dict() == state
         loader.seek(1)

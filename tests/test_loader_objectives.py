@@ -115,7 +115,7 @@ def paired(rows):
 
 @pytest.fixture
 def pairs(tmp_path):
-    run = make_run(tmp_path, rows={"0-7": 10})
+    run = make_run(tmp_path, rows={"0-7": 10}, held_out={"0-7": 3})
     folder = pack_folder(run, "short")
     manifest = read_manifest(folder)
     shards = ShardList.of(
@@ -156,7 +156,7 @@ def pairs_of(run):
 def expected_pairs(run, hidden=frozenset()):
     """The same, by the shards."""
     found = {}
-    for info in read_manifest(pack_folder(run, "short")).shards:
+    for info in read_manifest(pack_folder(run, "short")).of_bucket("0-7"):
         rows = open_shard(pack_folder(run, "short") / info.path)
         for row, (start, end) in enumerate(pairwise([0, *rows.row_ends.tolist()])):
             pieces, place = [], 0
@@ -187,6 +187,40 @@ def test_a_pair_of_which_one_text_was_taken_back_is_none(pairs):
     hidden = frozenset(rows.doc_ids[::3].tolist())
     append_entry(pairs, Retraction("phase1", 0, tuple(sorted(hidden))))
     assert pairs_of(pairs) == expected_pairs(pairs, hidden)
+
+
+def num_pairs(batches):
+    return sum(np.count_nonzero(batch.next_sentence != NO_TARGET) for batch in batches)
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_step_pairs_count_the_pairs_of_all_ranks_that_are_left(pairs, world_size):
+    rows = open_shard(pack_folder(pairs, "short") / "0-7" / "00000.arrow")
+    append_entry(pairs, Retraction("phase1", 1, tuple(sorted(set(rows.doc_ids[::3].tolist())))))
+    whole = []
+    for step in (0, 1):
+        batches = [
+            batch
+            for rank in range(world_size)
+            for batch in Loader(
+                pairs, rank=rank, world_size=world_size, micro_batch_rows=1, prefetch_bytes=0
+            ).batch_at(step)
+        ]
+        assert {batch.step_pairs for batch in batches} == {num_pairs(batches)}
+        whole.append(batches[0].step_pairs)
+    assert whole[0] > whole[1] > 0  # the retraction took some
+
+
+def test_step_pairs_of_held_out_batches_count_those_of_the_subset(pairs):
+    batches = list(held_out_batches(pairs, "phase1", micro_batch_rows=2))
+    assert {batch.step_pairs for batch in batches} == {num_pairs(batches)} != {0}
+
+
+def test_documents_that_share_a_sequence_are_no_pairs(pairs):
+    folder = pack_folder(pairs, "short")
+    write_manifest(folder, replace(read_manifest(folder), sequences="documents"))
+    (batch,) = Loader(pairs, prefetch_bytes=0).batch_at(0)
+    assert (batch.step_pairs, batch.next_sentence) == (0, None)
 
 
 CONFIGS = st.builds(

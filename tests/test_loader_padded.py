@@ -9,13 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from loader_runs import MAX_LENGTH, TOKENIZER, make_run
 from numpy.testing import assert_array_equal
-from torch.nn.functional import cross_entropy
 
 from tokenmill.errors import RecipeError
 from tokenmill.loader import Batch, Loader
 from tokenmill.loader.masking import NO_TARGET
+from tokenmill.training.initialise import initialise
 from tokenmill.training.loss import batch_loss
-from tokenmill.training.presets import build
+from tokenmill.training.model import build_model
+from tokenmill.training.presets import encoder_config
 
 PAD = TOKENIZER.pad_id
 
@@ -75,6 +76,7 @@ def random_batch(seed: int, *, num_rows: int, row_tokens: int, max_length: int, 
         row_weights=np.ones(num_rows, np.float32),
         num_tokens=int((input_ids != PAD).sum()),
         step_targets=2 * len(masked),
+        step_pairs=5,
         pad_id=PAD,
         segment_ids=np.array(segments, np.int32) if full else None,
         next_sentence=is_next if full else None,
@@ -154,7 +156,8 @@ def test_every_sequence_with_text_is_one_line(batch, fixed, length_multiple, lin
     assert least <= length < least + length_multiple
     assert length % length_multiple == num_lines % lines_multiple == 0
     assert max(len(expected), 1) <= num_lines < max(len(expected), 1) + lines_multiple
-    assert (padded.num_tokens, padded.step_targets) == (batch.num_tokens, batch.step_targets)
+    assert padded.num_tokens == batch.num_tokens
+    assert (padded.step_targets, padded.step_pairs) == (batch.step_targets, batch.step_pairs)
 
 
 @given(batches, st.sets(st.integers(1, 15)), st.integers(1, 3))
@@ -217,26 +220,32 @@ def test_a_model_takes_what_it_is_given_by_name():
     assert list(plain.to_padded().for_transformers()) == names[:3]
 
 
-def padded_loss(model, padded):
-    """The summed loss of lines by a model of packed sequences: the end of each line is one more."""
+def padded_loss(model, batch, padded):
+    """The loss of lines by a model of packed sequences: the end of each line is one more."""
     num_lines, length = padded.labels.shape
     starts = np.arange(num_lines) * length
     bounds = np.stack([starts, starts + padded.attention_mask.sum(1)], axis=1).ravel()
     labels = torch.from_numpy(padded.labels.ravel())
     masked = torch.nonzero(labels != NO_TARGET)[:, 0]
-    logits = model(
-        torch.from_numpy(padded.input_ids.ravel()),
-        torch.arange(length).repeat(num_lines),
-        torch.from_numpy(np.append(bounds, num_lines * length).astype(np.int32)),
-        length,
-        masked,
+    lines = replace(
+        batch.to_torch(),
+        input_ids=torch.from_numpy(padded.input_ids.ravel()),
+        position_ids=torch.arange(length).repeat(num_lines),
+        cu_seqlens=torch.from_numpy(np.append(bounds, num_lines * length).astype(np.int32)),
+        max_length=length,
+        masked_positions=masked,
+        targets=labels[masked],
     )
-    return cross_entropy(logits, labels[masked], reduction="sum")
+    return batch_loss(model, lines)
 
 
 def test_packed_padded_and_grouped_batches_have_one_loss(tmp_path):
-    model = build("tiny", "cpu", TOKENIZER.vocab_size, pad_id=PAD, compute_dtype=torch.float64)
-    model.initialise(0)
+    model = build_model(
+        encoder_config("tiny", vocab_size=TOKENIZER.vocab_size, pad_id=PAD),
+        "cpu",
+        compute_dtype=torch.float64,
+    )
+    initialise(model, seed=0)
     losses = np.zeros(3)
     with (
         Loader(make_run(tmp_path), micro_batch_rows=2, prefetch_bytes=0) as loader,
@@ -247,9 +256,9 @@ def test_packed_padded_and_grouped_batches_have_one_loss(tmp_path):
             groups = batch.to_length_groups((6, 12, MAX_LENGTH), lines_multiple_of=4)
             parts = (
                 batch_loss(model, batch.to_torch()),
-                padded_loss(model, padded),
-                sum(padded_loss(model, group) for group in groups),
+                padded_loss(model, batch, padded),
+                sum(padded_loss(model, batch, group) for group in groups),
             )
-            losses += [float(part) / batch.step_targets for part in parts]
+            losses += [float(part) for part in parts]
     assert losses[0] > 1
     np.testing.assert_allclose(losses[1:], losses[0], rtol=1e-6)

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
-from pipeline_runs import Lives, make_texts, write_recipe, write_vocabulary
+from pipeline_runs import Lives, make_texts, write_position, write_recipe, write_vocabulary
 
 from tokenmill.cli import main
 from tokenmill.pipeline import plan
@@ -165,10 +165,7 @@ def test_files_that_no_generation_has_are_refused_with_what_to_do(tmp_path, caps
     write_file(tmp_path, "a.parquet", make_texts(20, seed=7))
     assert build(recipe, run) == 0  # everything anew, as one generation
     assert documents(run, PACKS[0], 0) == kept(run, "m") | kept(run, "a")
-    state = {"position": {"phase": "phase2", "phase_step": 7}}
-    checkpoint = run / "training" / "checkpoints" / "step-9"
-    checkpoint.mkdir(parents=True)
-    (checkpoint / "state.json").write_text(json.dumps(state))
+    write_position(run, "phase2", 7)
     write_file(tmp_path, "c.parquet", make_texts(20, seed=5))
     assert build(recipe, run, "--grow", "phase2") == 2
     assert "training stands at phase2:7" in capsys.readouterr().err

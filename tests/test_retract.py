@@ -9,14 +9,13 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pipeline_runs import prepare, write_recipe, write_sources, write_vocabulary
+from pipeline_runs import prepare, write_position, write_recipe, write_sources, write_vocabulary
 
 from tokenmill.cli import main
 from tokenmill.loader import Loader
 from tokenmill.pipeline import plan
 from tokenmill.pipeline.dedup.steps import NO_DOCUMENT, Removals
 from tokenmill.pipeline.retracted import what_leaves
-from tokenmill.shards.files import write_json
 from tokenmill.shards.listing import read_listing
 from tokenmill.shards.overlay import overlay_path, read_overlay
 from tokenmill.shards.run import read_run
@@ -156,17 +155,10 @@ def test_a_short_text_takes_only_documents_that_are_equal_to_it(run, tmp_path):
     assert found == {other for other, text in texts.items() if text == texts[url]}
 
 
-def checkpoint(run, phase, step):
-    """As much of a checkpoint as says how far training has come."""
-    position = {"phase": phase, "phase_step": step, "step": step, "tokens": 0, "real_tokens": 0}
-    folder = run / "training" / "checkpoints" / f"step-{step:07d}"
-    write_json(folder / "state.json", {"position": position})
-
-
 def test_an_entry_holds_from_the_newest_checkpoint_on_or_later_and_never_before(run, capsys):
     rows = kept(run)
     for step in (2, 10, 5):
-        checkpoint(run, "phase1", step)
+        write_position(run, "phase1", step)
     assert retract(run, str(rows[0]["doc_id"])) == 0
     assert (entries(run)[0].phase, entries(run)[0].step) == ("phase1", 10)
     assert retract(run, str(rows[1]["doc_id"]), "--from-step", "phase2:3") == 0

@@ -8,17 +8,18 @@ import numpy as np
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
-from pipeline_runs import prepare
+from pipeline_runs import prepare, write_position
 
 from tokenmill.cli import main
+from tokenmill.errors import FormatError
 from tokenmill.loader import Loader
 from tokenmill.pipeline import build as building
 from tokenmill.pipeline import plan
 from tokenmill.pipeline.engine import InlineEngine
 from tokenmill.pipeline.file_names import file_names
 from tokenmill.recipe import dump_recipe, load_recipe
-from tokenmill.shards.files import write_json
 from tokenmill.shards.overlay import overlay_path
+from tokenmill.shards.sources import read_sources
 
 
 @pytest.fixture(scope="module")
@@ -47,13 +48,6 @@ def texts(run):
     return {row["doc_id"]: row["text"] for row in rows}
 
 
-def reach(run, phase, step):
-    """As if training stood there."""
-    path = run / "training" / "checkpoints" / f"step-{step:08d}" / "state.json"
-    path.parent.mkdir(parents=True)
-    write_json(path, {"position": {"phase": phase, "phase_step": step}})
-
-
 def rows_read(run, phase="phase1", steps=10):
     with Loader(run, phase, prefetch_bytes=0) as loader:
         return [loader.rows_at(step).rows.tolist() for step in range(steps)]
@@ -71,6 +65,12 @@ def test_every_document_has_the_file_and_record_that_it_is_from(built):
         assert file.split(".")[0] == row["unit"].split("/")[1].rsplit("-", 2)[0]
         if row["url"]:  # https://example.org/PART/NUMBER
             assert row["url"].endswith(f"/{file[4]}/{record}")
+    sources = read_sources(built)
+    assert sources.names == tuple(sorted({row["source"] for row in known.values()}))
+    found = [sources.names[place] for place in sources.of(ids)]
+    assert found == [known[doc_id]["source"] for doc_id in ids.tolist()]
+    with pytest.raises(FormatError, match="no file of document 77: it is of another build"):
+        sources.of(np.array([77], np.uint64))
     starts = {row["start"] for row in pq.read_table(built / "files.parquet").to_pylist()}
     assert starts >= {0, 4000}  # of the jsonl file's ranges; parquet's row groups count on
 
@@ -123,7 +123,7 @@ def test_when_says_which_steps_read_a_document_and_where_training_stands(run, ca
         buckets, rows, _ = loader.plan.rows_of(4)
         first = f"{loader.plan.buckets[buckets[0]].name}:{rows[0]}"
     url = decisions(run)[doc_id]["url"] or str(doc_id)
-    reach(run, "phase1", 5)
+    write_position(run, "phase1", 5)
     assert main(["when", str(run), url, "--phase", "phase1", "--world-size", "2"]) == 0
     out = capsys.readouterr().out
     assert out.startswith(f"document {doc_id} ")
@@ -157,7 +157,7 @@ def test_when_says_why_no_step_reads_a_document(built, capsys, fate):
 
 def test_skip_and_replay_say_what_they_do_and_training_does_it(run, capsys):
     before = rows_read(run, steps=20)
-    reach(run, "phase1", 4)
+    write_position(run, "phase1", 4)
     assert main(["skip", str(run), "--phase", "phase1", "--steps", "6-7"]) == 0
     assert main(["replay", str(run), "--steps", "1-3", "--from-step", "phase1:5"]) == 0
     assert capsys.readouterr().out == (
@@ -176,7 +176,7 @@ def test_skip_and_replay_say_what_they_do_and_training_does_it(run, capsys):
 
 
 def test_rows_are_skipped_from_where_training_stands_and_once(run, capsys):
-    reach(run, "phase1", 4)
+    write_position(run, "phase1", 4)
     assert main(["skip", str(run), "--phase", "phase2", "--rows", "32+:3-5"]) == 0
     assert capsys.readouterr().out == (
         "3 of the 41 rows of 32-split-128/32+, 3 to 5, are padding from phase1 step 4 on. Their "
@@ -216,7 +216,7 @@ def test_rows_are_skipped_from_where_training_stands_and_once(run, capsys):
     ],
 )
 def test_what_cannot_be_skipped_or_replayed_is_refused(run, capsys, command, message):
-    reach(run, "phase1", 4)
+    write_position(run, "phase1", 4)
     name, *rest = command.split()
     assert main([name, str(run), *rest]) == 2
     assert message in capsys.readouterr().err
@@ -224,7 +224,7 @@ def test_what_cannot_be_skipped_or_replayed_is_refused(run, capsys, command, mes
 
 
 def test_a_training_that_is_not_the_run_s_is_refused(run, capsys):
-    reach(run, "phase9", 4)
+    write_position(run, "phase9", 4)
     for command in ("when --phase phase1 7", "skip --steps 5-6", "replay --steps 1-2"):
         name, *rest = command.split()
         assert main([name, str(run), *rest]) == 2
