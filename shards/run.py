@@ -8,7 +8,7 @@ special ids and the shards stand in the run.
     RUN/tokenizer/word_starts.npy    (vocab_size,) uint8, which tokens begin a word
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,8 @@ class PhaseInfo:
     """The settings of tokenmill.loader.LoaderConfig."""
     schedule: dict[str, Any]
     """The settings of tokenmill.training.ScheduleConfig."""
+    rope: dict[str, Any] = field(default_factory=dict)
+    """Changes to the model's rotary positions in this phase: fields of RopeConfig."""
     generation: int = 0
     """The phase reads shards of this generation and all before it; see ShardInfo.generation."""
 

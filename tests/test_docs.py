@@ -1,4 +1,4 @@
-"""docs/rules.md lists every check with its signal and its default."""
+"""What the pages list is what there is: checks, presets, recipes."""
 
 from dataclasses import MISSING, fields
 from pathlib import Path
@@ -9,8 +9,12 @@ import pytest
 from tokenmill.pipeline.filters import FilterConfig
 from tokenmill.pipeline.rules.checks import Breaks
 from tokenmill.pipeline.rules.datatrove_names import DATATROVE_NAMES
+from tokenmill.training.model import build_model, num_parameters
+from tokenmill.training.presets import PRESETS
 
-PAGE = (Path(__file__).parent.parent / "docs" / "rules.md").read_text()
+ROOT = Path(__file__).parent.parent
+PAGE = (ROOT / "docs" / "rules.md").read_text()
+TRAINING_PAGE = (ROOT / "docs" / "training.md").read_text()
 RULES = {
     field.name: get_args(get_type_hints(FilterConfig)[field.name])[0]
     for field in fields(FilterConfig)
@@ -42,3 +46,17 @@ def test_the_page_lists_every_check_in_its_order(name):
 def test_every_name_of_datatroves_is_that_of_a_check():
     known = {f"{name}.{check.setting}" for name, rule in RULES.items() for check in rule().checks}
     assert DATATROVE_NAMES.keys() <= known
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_the_page_lists_every_preset_with_its_shape_and_parameters(name):
+    shape = PRESETS[name]
+    numbers = [shape.layers, shape.width, shape.heads, shape.hidden, shape.vocab_size]
+    cells = [f"`{name}`", *(f"{n:,}" for n in [*numbers, num_parameters(build_model(shape))])]
+    assert f"| {' | '.join(cells)} | " in TRAINING_PAGE
+
+
+def test_the_page_lists_every_published_recipe():
+    ours = {"quickstart", "crawl-web-code-science", "raw-web-code-science"}
+    recipes = {path.stem for path in (ROOT / "manifests").glob("*.yaml")} - ours
+    assert {name for name in recipes if f"`{name}`" not in TRAINING_PAGE} == set()

@@ -18,7 +18,10 @@ MAY_IMPORT = {
     "loader": ["shards"],
     "training": ["loader", "shards"],
 }
-ONLY_IN = {"ray": ["pipeline/ray_engine.py"], "torch.distributed": []}
+ONLY_IN = {
+    "ray": ["pipeline/ray_engine.py", "training/ray_train.py"],
+    "torch.distributed": ["training/parallel.py", "training/sharded.py", "training/state.py"],
+}
 
 
 def imported_names(node: ast.AST) -> Iterator[str]:

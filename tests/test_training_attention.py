@@ -2,61 +2,77 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.testing import assert_close
 
-from tokenmill.training.attention import block_diagonal_attention, packed_attention
+from tokenmill.training.attention import (
+    attention_by_sequence,
+    backend,
+    block_diagonal_attention,
+    packed_attention,
+)
 
-HEADS, HEAD_DIM = 2, 8
-
-
-def random_qkv(tokens: int) -> list[torch.Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    shape = (tokens, HEADS, HEAD_DIM)
-    return [torch.randn(shape, generator=generator, requires_grad=True) for _ in range(3)]
+HEADS = 2
+TAIL = [0, 0]  # sequences that are not there
+lengths = st.lists(st.integers(0, 9), min_size=1, max_size=8).filter(any)
 
 
 def bounds(lengths: list[int]) -> torch.Tensor:
     return torch.tensor([0, *lengths]).cumsum(0).int()
 
 
-@settings(deadline=None, max_examples=50)
-@given(st.lists(st.integers(0, 9), min_size=1, max_size=8).filter(any))
-def test_packed_attention_equals_a_dense_block_diagonal_mask(lengths):
-    cu_seqlens = bounds(lengths)
-    results = []
-    for attend in (lambda *x: packed_attention(*x, max(lengths)), block_diagonal_attention):
-        qkv = random_qkv(sum(lengths))
-        attended = attend(*qkv, cu_seqlens)
-        attended.square().sum().backward()
-        results.append([attended, *(tensor.grad for tensor in qkv)])
-    for packed, dense in zip(*results, strict=True):
-        torch.testing.assert_close(packed, dense, rtol=1e-5, atol=1e-5)
+def random_qkv(queries: int, keys: int, head_dim: int = 8, **options) -> list[torch.Tensor]:
+    generator = torch.Generator(options.get("device", "cpu")).manual_seed(0)
+    return [
+        torch.randn((tokens, HEADS, head_dim), generator=generator, **options).requires_grad_()
+        for tokens in (queries, keys, keys)
+    ]
 
 
-def test_a_token_sees_its_own_sequence_whole_and_no_other():
-    query, key, value = random_qkv(5)
-    attended = packed_attention(query, key, value, bounds([3, 2]), 3)
-    attended[1].sum().backward()
-    reached = value.grad.abs().sum(dim=(1, 2)) > 0
-    assert reached.tolist() == [True, True, True, False, False]
+def outputs_and_gradients(attend, qkv, *where):
+    attended = attend(*qkv, *where)
+    return [attended, *torch.autograd.grad(attended.square().sum(), qkv)]
 
 
-def test_empty_sequences_at_the_end_change_nothing():
-    qkv = random_qkv(5)
-    closed = packed_attention(*qkv, torch.tensor([0, 3, 5, 5, 5], dtype=torch.int32), 3)
-    assert torch.equal(closed, packed_attention(*qkv, bounds([3, 2]), 3))
+@settings(deadline=None, max_examples=60)
+@given(lengths, st.integers(0, 4), st.data())
+def test_a_call_a_sequence_equals_a_dense_block_diagonal_mask(keys, window, data):
+    queries = keys if window else [data.draw(st.integers(0, 4)) if keys else 0 for keys in keys]
+    where = (bounds(queries + TAIL), bounds(keys + TAIL), window)
+    qkv = random_qkv(max(sum(queries), 1), sum(keys))
+    if not any(queries):
+        return
+    packed = outputs_and_gradients(attention_by_sequence, qkv, *where)
+    for ours, dense in zip(
+        packed, outputs_and_gradients(block_diagonal_attention, qkv, *where), strict=True
+    ):
+        assert_close(ours, dense, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("window", "seen"), [(0, [1, 1, 1, 1, 0, 0]), (1, [0, 1, 1, 1, 0, 0]), (2, [1, 1, 1, 1, 0, 0])]
+)
+def test_a_token_sees_its_own_sequence_as_far_as_the_window_and_no_other(window, seen):
+    query, key, value = random_qkv(6, 6)
+    cu_seqlens = bounds([4, 2])
+    attended = packed_attention(query, key, value, cu_seqlens, cu_seqlens, 4, 4, window)
+    attended[2].sum().backward()
+    assert (value.grad.abs().sum(dim=(1, 2)) > 0).int().tolist() == seen
+
+
+def test_the_fused_kernel_is_for_sixteen_bits_on_a_gpu():
+    assert backend("cuda", torch.bfloat16) == backend("cuda:1", torch.float16) == "varlen"
+    assert backend("cuda", torch.float32) == backend("cpu", torch.bfloat16) == "by sequence"
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: the kernel is CUDA's alone")
-def test_the_kernel_of_the_gpu_equals_the_dense_mask():
-    cu_seqlens = bounds([7, 1, 24, 0, 0]).cuda()
-    shape = (32, HEADS, 64)
-    results = []
-    for attend in (lambda *x: packed_attention(*x, 24), block_diagonal_attention):
-        generator = torch.Generator("cuda").manual_seed(0)
-        options = {"generator": generator, "device": "cuda", "dtype": torch.bfloat16}
-        qkv = [torch.randn(shape, **options).requires_grad_() for _ in range(3)]
-        attended = attend(*qkv, cu_seqlens)
-        attended.square().sum().backward()
-        results.append([attended, *(tensor.grad for tensor in qkv)])
-    for packed, dense in zip(*results, strict=True):
-        torch.testing.assert_close(packed, dense, rtol=2e-2, atol=2e-2)
+@pytest.mark.parametrize(("window", "queries"), [(0, None), (5, None), (0, [3, 0, 9, 0, 0])])
+def test_the_kernel_of_the_gpu_equals_the_dense_mask(window, queries):
+    keys = [7, 1, 24, 0, 0]
+    queries = queries or keys
+    where = bounds(queries).cuda(), bounds(keys).cuda()
+    options = {"device": "cuda", "dtype": torch.bfloat16}
+    qkv = random_qkv(sum(queries), sum(keys), 64, **options)
+    fused = outputs_and_gradients(packed_attention, qkv, *where, max(queries), max(keys), window)
+    dense = outputs_and_gradients(block_diagonal_attention, qkv, *where, window)
+    for ours, expected in zip(fused, dense, strict=True):
+        assert_close(ours, expected, rtol=2e-2, atol=2e-2)

@@ -1,77 +1,93 @@
-import io
-import re
+"""The log: what is written is read, also after a kill, from other versions, and without numbers."""
+
+import json
+import math
+from dataclasses import replace
 
 import pytest
 from test_training_curve import held_out, step
 
 from tokenmill.errors import FormatError
 from tokenmill.training.log import Log, latest, read_log
-from tokenmill.training.progress import Progress
 
 
 def test_what_was_written_is_read_also_after_opening_again(tmp_path):
-    lines = [step(1, 5.0), held_out(1, 4.5, "all"), step(2, 4.0)]
+    full = {"grad_norm": 1.5, "skipped": 2, "mfu": 0.4, "padding": 0.01, "data_wait_p95": 0.02}
+    lines = [
+        replace(step(1, 5.0), grad_norm=0.5),
+        held_out(1, 4.5, "all"),
+        held_out(1, 4.75, source="wiki"),
+        replace(step(2, 4.0), **full, seconds_left=7.5, peak_memory_gb=80.0),
+    ]
     path = tmp_path / "log.jsonl"
     with Log(path) as log:
         log.write(lines[0])
     with Log(path) as log:
-        log.write(lines[1])
-        log.write(lines[2])
+        for line in lines[1:]:
+            log.write(line)
     assert read_log(path) == lines
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_loss_that_is_no_number_is_null_in_valid_json_and_read_as_nan(tmp_path, value):
+    path = tmp_path / "log.jsonl"
+    with Log(path) as log:
+        log.write(replace(step(1, value), grad_norm=value))
+
+    def refuse(name):
+        raise AssertionError(f"{name} is no JSON")
+
+    (text,) = path.read_text().splitlines()
+    fields = json.loads(text, parse_constant=refuse)
+    assert (fields["loss"], fields["grad_norm"]) == (None, None)
+    (line,) = read_log(path)
+    assert math.isnan(line.loss)
+    assert math.isnan(line.grad_norm)
+    assert (line.lr, line.mfu) == (0.1, None)
+
+
+def test_a_log_of_the_first_version_is_read(tmp_path):
+    path = tmp_path / "log.jsonl"
+    path.write_text(
+        '{"event": "step", "phase": "phase1", "step": 1, "tokens": 9, "real_tokens": 8, '
+        '"loss": 5.0, "lr": 0.1, "tokens_per_second": 1.0, "data_wait": 0.0}\n'
+        '{"event": "held_out", "phase": "phase1", "step": 1, "tokens": 9, "subset": "all", '
+        '"loss": 4.5, "masked_tokens": 5}\n'
+    )
+    first, second = read_log(path)
+    assert math.isnan(first.grad_norm)
+    assert (first.skipped, first.mfu, first.padding, first.seconds_left) == (0, None, None, None)
+    assert (second.name, second.accuracy) == ("all", None)
 
 
 @pytest.mark.parametrize("cut", range(1, 60, 7))
 def test_half_a_line_of_a_killed_process_is_dropped(tmp_path, cut):
     path = tmp_path / "log.jsonl"
+    lines = [held_out(1, 5.0, "all"), held_out(2, 4.0, "all")]
     with Log(path) as log:
-        log.write(step(1, 5.0))
-        log.write(step(2, 4.0))
+        for line in lines:
+            log.write(line)
     path.write_bytes(path.read_bytes()[:-cut])
-    assert read_log(path) == [step(1, 5.0)]
+    assert read_log(path) == lines[:1]
     with Log(path) as log:
-        log.write(step(2, 4.0))
-    assert read_log(path) == [step(1, 5.0), step(2, 4.0)]
+        log.write(lines[1])
+    assert read_log(path) == lines
 
 
-def test_of_repeated_steps_the_last_counts():
-    lines = [step(1, 5.0), step(2, 4.0), held_out(2, 1.0, "all"), step(2, 4.25), step(3, 3.0)]
-    assert latest(lines) == [step(1, 5.0), step(2, 4.25), held_out(2, 1.0, "all"), step(3, 3.0)]
+def test_of_repeated_lines_the_last_counts():
+    a, b = held_out(2, 1.0, "all"), held_out(2, 2.0, source="wiki")
+    lines = [step(1, 5.0), step(2, 4.0), a, b, step(2, 4.25), replace(b, loss=1.5), step(3, 3.0)]
+    found = [(line.step, line.loss) for line in latest(lines)]
+    assert found == [(1, 5.0), (2, 4.25), (2, 1.0), (2, 1.5), (3, 3.0)]
 
 
-def test_a_line_that_is_none_of_ours_is_named(tmp_path):
+@pytest.mark.parametrize("text", ['{"event": "party"}', "[]", "{", '{"event": "step", "x": 1}'])
+def test_a_line_that_is_none_of_ours_is_named(tmp_path, text):
     path = tmp_path / "log.jsonl"
     with Log(path) as log:
         log.write(step(1, 5.0))
-    path.write_text(path.read_text() + '{"event": "party"}\n')
-    with pytest.raises(FormatError, match=r"log.jsonl, line 2: no line of a training log"):
+    path.write_text(f"{path.read_text()}{text}\n")
+    with pytest.raises(FormatError, match=r"log.jsonl, line 2: no line of this version's training"):
         read_log(path)
     with pytest.raises(FormatError, match="no such log"):
         read_log(tmp_path / "other")
-
-
-def test_without_a_terminal_progress_is_plain_lines():
-    stream = io.StringIO()
-    with Progress(4000, stream) as progress:
-        progress.say("Going on after step 0, in phase1.")
-        progress.step(step(1, 5.0))
-        progress.step(step(2, 4.0))  # too soon after the one before
-        progress.held_out(held_out(2, 4.5, "1024+"))
-    assert stream.getvalue().splitlines() == [
-        "Going on after step 0, in phase1.",
-        "phase1 step 1  loss 5.000  lr 1.00e-01  1 tokens/s  waiting 0.0%  49:30 left",
-        "phase2 step 2  held-out loss of 1024+: 4.500 nats over 5 masked tokens",
-    ]
-
-
-class Terminal(io.StringIO):
-    def isatty(self):
-        return True
-
-
-def test_on_a_terminal_progress_is_a_bar():
-    stream = Terminal()
-    with Progress(2000, stream) as progress:
-        progress.step(step(2, 4.0))
-    shown = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", stream.getvalue())
-    assert "100%" in shown
-    assert "loss 4.000" in shown

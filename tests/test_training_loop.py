@@ -1,17 +1,24 @@
 """The loop on a tiny run: phases, resume, signals, and what it refuses."""
 
 import json
+import math
 import os
 import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 
 import loader_runs
 import pytest
 import torch
-from training_runs import ROW_TOKENS, TOKENS_PER_STEP, counting_rows, make_training_run
+from safetensors.torch import load_file
+from training_runs import (
+    ROW_TOKENS,
+    TOKENS_PER_STEP,
+    counting_rows,
+    facts,
+    held_out,
+    make_training_run,
+    steps,
+)
 
 from tokenmill.errors import FormatError, NonFiniteLossError, RecipeError, ResumeError, RunError
 from tokenmill.loader import Loader
@@ -19,27 +26,18 @@ from tokenmill.shards.files import read_json, write_json
 from tokenmill.shards.manifest import read_manifest, root_of, write_manifest
 from tokenmill.shards.run import pack_folder, read_run
 from tokenmill.shards.shard_list import ShardList
+from tokenmill.training import checkpoint as checkpoint_module
+from tokenmill.training import loop as loop_module
+from tokenmill.training import step as step_module
 from tokenmill.training.config import ScheduleConfig
 from tokenmill.training.evaluate import unigram_entropy
-from tokenmill.training.log import HeldOutLine, StepLine, read_log
 from tokenmill.training.loop import _Training, train
+from tokenmill.training.recompilation import Recompilations
 from tokenmill.training.schedule import learning_rate
+from tokenmill.training.step import Learner
 
 PHASES = {"phase1": 4, "phase2": 3}
 STEPS = sum(PHASES.values())
-
-
-def steps(out):
-    return [line for line in read_log(out / "log.jsonl") if isinstance(line, StepLine)]
-
-
-def held_out(out):
-    return [line for line in read_log(out / "log.jsonl") if isinstance(line, HeldOutLine)]
-
-
-def facts(line):
-    """What a step's line says but its speed."""
-    return (line.phase, line.step, line.tokens, line.real_tokens, line.loss, line.lr)
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +97,7 @@ def test_a_batch_that_warms_up_is_scheduled_by_its_tokens(tmp_path, monkeypatch)
     tokens = [sum(rows[: step + 1]) * ROW_TOKENS for step in range(9)]
     mapping = {"tokens": 6 * TOKENS_PER_STEP, "learning_rate": 1e-3, "decay": "cosine"}
     schedule = ScheduleConfig(**mapping, warmup_tokens=2 * TOKENS_PER_STEP)
-    assert [(step, seen, rate) for _, step, seen, _, _, rate in lines] == [
+    assert [(step, seen, rate) for _, step, seen, _, _, rate, _ in lines] == [
         (step, seen, learning_rate(schedule, seen)) for step, seen in enumerate(tokens, 1)
     ]
 
@@ -159,55 +157,53 @@ def test_losses_after_a_kill_at_any_step_are_the_same_to_the_bit(
     }
 
 
-def test_a_real_sigkill_changes_no_loss(tmp_path):
-    run = make_training_run(
-        tmp_path / "run", steps={"phase1": 12}, training={"checkpoint_every_steps": 2}
-    )
-    command = (
-        "from pathlib import Path; from tokenmill.training.loop import train; "
-        f"train(Path({str(run)!r}), out=Path({str(tmp_path / 'out')!r}), device='cpu', threads=1)"
-    )
-    child = subprocess.Popen([sys.executable, "-c", command], stderr=subprocess.DEVNULL)
-    log = tmp_path / "out" / "log.jsonl"
-    deadline = time.monotonic() + 60
-    while not (log.exists() and log.read_bytes().count(b"\n") >= 6):
-        assert child.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-    child.kill()
-    assert child.wait() == -signal.SIGKILL
+def send_during(monkeypatch, module, function, step, name):
+    """A signal to this process as it first calls a function in or after a step."""
+    called, whole_step, reached, sent = getattr(module, function), Learner.step, [0], []
 
-    assert train(run, out=tmp_path / "out", device="cpu", threads=1).finished
-    train(run, out=tmp_path / "straight", device="cpu", threads=1)
-    straight = [facts(line) for line in steps(tmp_path / "straight")]
-    resumed = [facts(line) for line in steps(tmp_path / "out")]
-    assert len(resumed) > len(straight)
-    assert set(resumed) == set(straight)
-    assert resumed[-1] == straight[-1]
+    def with_signal(*args, **kwargs):
+        if reached[0] >= step and not sent:
+            sent.append(os.kill(os.getpid(), signal.Signals[name]))
+        return called(*args, **kwargs)
+
+    def counting(self, batches, num_micro_batches, number):
+        reached[0] = number
+        return whole_step(self, batches, num_micro_batches, number)
+
+    monkeypatch.setattr(Learner, "step", counting)
+    monkeypatch.setattr(module, function, with_signal)
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
-def test_a_signal_finishes_the_step_and_saves_it(run, uninterrupted, tmp_path, monkeypatch, name):
-    log_step = _Training._log_step
-
-    def with_signal(self, *args):
-        if self.position.step == 3:
-            os.kill(os.getpid(), signal.Signals[name])
-        log_step(self, *args)
-
+@pytest.mark.parametrize(
+    ("name", "module", "function", "step", "stops_after"),
+    [
+        ("SIGTERM", step_module, "batch_loss", 3, {3}),
+        ("SIGINT", step_module, "batch_loss", 3, {3}),
+        ("SIGTERM", loop_module, "evaluate", 4, {4}),
+        ("SIGTERM", loop_module, "evaluate", 7, {7}),
+        ("SIGTERM", checkpoint_module, "_write_checkpoint", 2, {3, 4}),  # as fast as its thread is
+    ],
+    ids=["step", "SIGINT", "evaluation", "last evaluation", "asynchronous save"],
+)
+def test_a_signal_saves_and_stops_and_nothing_is_lost(
+    run, uninterrupted, tmp_path, monkeypatch, capsys, name, module, function, step, stops_after
+):
     handlers = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     with monkeypatch.context() as patch:
-        patch.setattr(_Training, "_log_step", with_signal)
+        send_during(patch, module, function, step, name)
         summary = train(run, out=tmp_path, device="cpu", threads=1)
     assert not summary.finished
-    assert summary.position.step == 3
-    assert (tmp_path / "checkpoints" / "step-0000003").exists()
+    saved = summary.position.step
+    assert saved in stops_after
+    assert (tmp_path / "checkpoints" / f"step-{saved:07d}" / "complete.json").exists()
+    assert f"{name}: stopped after step {saved}, which is saved." in capsys.readouterr().err
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == handlers
 
     assert train(run, out=tmp_path, device="cpu", threads=1).finished
     assert [facts(line) for line in steps(tmp_path)] == [
         facts(line) for line in steps(uninterrupted)
     ]
+    assert held_out(tmp_path) == held_out(uninterrupted)  # made up for at the second start
 
 
 def test_phases_can_be_trained_one_call_at_a_time(run, uninterrupted, tmp_path):
@@ -224,8 +220,47 @@ def test_a_later_phase_waits_for_an_unfinished_one(run, tmp_path, monkeypatch):
         train(run, out=tmp_path, device="cpu", phases=["phase2"])
 
 
-@pytest.mark.parametrize("log_every_steps", [1, 3, 100])
-def test_a_loss_that_is_no_number_stops_training_with_its_step_and_documents(
+def test_a_step_that_is_not_finite_changes_nothing_and_is_counted(tmp_path, monkeypatch):
+    run = make_training_run(
+        tmp_path / "run",
+        training={"checkpoint_every_steps": 1, "keep_checkpoints": 9, "ema_decay": 0.9},
+    )
+    part_of_loss = step_module.batch_loss
+
+    def spoilt(model, batch, *args, **kwargs):
+        part = part_of_loss(model, batch, *args, **kwargs)
+        return part * math.nan if batch.step == 2 and batch.micro_batch == 1 else part
+
+    monkeypatch.setattr(step_module, "batch_loss", spoilt)
+    train_and_kill_after(run, tmp_path / "out", 4, monkeypatch)  # the count goes on behind it
+    assert train(run, out=tmp_path / "out", device="cpu", threads=1).finished
+    assert [(line.skipped, math.isnan(line.loss)) for line in steps(tmp_path / "out")] == [
+        (0, False), (0, False), (1, True), (1, False), (1, False), (1, False),
+    ]  # fmt: skip
+    folder = tmp_path / "out" / "checkpoints"
+    # None after the skipped step: its weights might be what spoilt the loss.
+    assert sorted(path.name[-1] for path in folder.iterdir()) == ["1", "2", "4", "5", "6"]
+    state = read_json(folder / "step-0000006" / "state.json")
+    assert (state["skipped_steps"], state["skipped_in_a_row"]) == (1, 0)
+    moments = load_file(folder / "step-0000006" / "optimizer.safetensors")
+    assert {int(moments[name]) for name in moments if name.endswith(".step")} == {5}
+
+
+def test_the_weights_of_a_skipped_step_are_those_before_it(tmp_path, monkeypatch):
+    run = make_training_run(tmp_path / "run", steps={"phase1": 3}, training={"ema_decay": 0.9})
+    part_of_loss = step_module.batch_loss
+    monkeypatch.setattr(
+        step_module, "batch_loss", lambda *a, **k: part_of_loss(*a, **k) / (a[1].step != 2)
+    )
+    train(run, out=tmp_path / "out", device="cpu", threads=1)
+    folder = tmp_path / "out" / "checkpoints"
+    for name in ("model.safetensors", "optimizer.safetensors", "ema.safetensors"):
+        before = (folder / "step-0000002" / name).read_bytes()
+        assert (folder / "step-0000003" / name).read_bytes() == before
+
+
+@pytest.mark.parametrize("log_every_steps", [1, 100])
+def test_too_many_such_steps_in_a_row_end_training_with_their_documents(
     tmp_path, monkeypatch, log_every_steps
 ):
     run = make_training_run(
@@ -234,22 +269,25 @@ def test_a_loss_that_is_no_number_stops_training_with_its_step_and_documents(
             "log_every_steps": log_every_steps,
             "checkpoint_every_steps": 2,
             "eval_every_steps": 100,
+            "max_skipped_steps": 2,
         },
     )
-    whole_step = _Training._step
+    whole_step = Learner.step
 
-    def with_spoilt_weight(self, *args):
-        if self.position.step == 2:
-            torch.nn.init.constant_(self.model.decoder.bias, float("nan"))
-        whole_step(self, *args)
+    def with_spoilt_weight(self, batches, num_micro_batches, number):
+        if number == 3:
+            torch.nn.init.constant_(self.model.decoder.bias, math.nan)
+        return whole_step(self, batches, num_micro_batches, number)
 
-    monkeypatch.setattr(_Training, "_step", with_spoilt_weight)
+    monkeypatch.setattr(Learner, "step", with_spoilt_weight)
     with pytest.raises(
-        NonFiniteLossError, match=r"^step 3, phase1: expected a finite loss"
+        NonFiniteLossError, match=r"^steps 3 to 5, phase1: .* in 3 steps in a row"
     ) as info:
         train(run, out=tmp_path / "out", device="cpu", threads=1)
+    assert "--step 2` shows the text" in str(info.value)
+    assert "--steps 2-4` leaves them out" in str(info.value)
     documents = {int(doc) for batch in Loader(run).batch_at(2) for doc in batch.doc_ids if doc}
-    named = str(info.value).partition("documents: ")[2].rstrip(".").partition(" and ")[0]
+    named = str(info.value).partition("of the first: ")[2].rstrip(".").partition(" and ")[0]
     assert {int(doc) for doc in named.split(", ")} <= documents
     names = [path.name for path in (tmp_path / "out" / "checkpoints").iterdir()]
     assert names == ["step-0000002"]
@@ -301,18 +339,9 @@ def test_a_finished_training_on_a_corpus_built_anew_is_refused(tmp_path):
 def test_settings_that_only_say_when_to_look_may_change(tmp_path, monkeypatch):
     run = make_training_run(tmp_path / "run", steps={"phase1": 4})
     train_and_kill_after(run, tmp_path / "out", 2, monkeypatch)
-    change(run, "training", log_every_steps=7, keep_checkpoints=1)
-    assert train(run, out=tmp_path / "out", device="cpu", threads=1).finished
+    settings = {"log_every_steps": 7, "keep_checkpoints": 1}
+    assert train(run, out=tmp_path / "out", device="cpu", threads=1, settings=settings).finished
     assert [path.name for path in (tmp_path / "out" / "checkpoints").iterdir()] == ["step-0000004"]
-
-
-def test_another_number_of_threads_is_said(tmp_path, monkeypatch, capsys):
-    run = make_training_run(tmp_path / "run", steps={"phase1": 3})
-    train_and_kill_after(run, tmp_path / "out", 2, monkeypatch)
-    train(run, out=tmp_path / "out", device="cpu", threads=2)
-    said = capsys.readouterr().err
-    assert "Going on after step 2, in phase1." in said
-    assert "made with 1 threads, now there are 2: losses will differ" in said
 
 
 def test_a_second_training_into_the_same_folder_is_refused(run, tmp_path, monkeypatch):
@@ -339,10 +368,13 @@ def test_a_run_without_held_out_rows_trains_and_logs_no_held_out_loss(tmp_path):
 
 
 def test_what_cannot_be_is_refused(run, tmp_path):
-    with pytest.raises(RecipeError, match="only one process can train, got 2"):
-        train(run, out=tmp_path, device="cpu", world_size=2)
+    with pytest.raises(RecipeError, match=r"training.shard: 2 processes share .* there are 1\."):
+        train(run, out=tmp_path, device="cpu", settings={"shard": 2})
     with pytest.raises(RecipeError, match="phase phase3: not in the run"):
         train(run, out=tmp_path, device="cpu", phases=["phase3"])
+    short = {"preset": "roberta-base", "model": {"max_positions": 25}}  # the first two not used
+    with pytest.raises(RecipeError, match="up to 24 tokens, and the model has 23 learned pos"):
+        train(run, out=tmp_path, device="cpu", settings=short)
     with pytest.raises(FormatError, match="no finished run there"):
         train(tmp_path / "nothing", out=tmp_path, device="cpu")
 
@@ -351,3 +383,28 @@ def test_the_log_is_one_json_object_a_line(uninterrupted):
     lines = (uninterrupted / "log.jsonl").read_text().splitlines()
     events = [json.loads(line)["event"] for line in lines]
     assert events == ["step"] * 4 + ["held_out"] + ["step"] * 3 + ["held_out"]
+
+
+def test_graphs_that_are_built_after_the_first_steps_of_a_phase_are_told_once():
+    said = []
+    recompilations = Recompilations(said.append)
+    compiled = torch.compile(torch.neg, backend="eager", fullgraph=True, dynamic=False)
+    for first, sizes in [(7, [2, 2, 3, 3, 4, 5]), (13, [6, 7])]:  # two phases, from a resume on
+        recompilations.begin_phase()
+        for step, size in enumerate(sizes, start=first):
+            with recompilations.watch(step):
+                compiled(torch.ones(size))
+    assert recompilations.num_graphs == 2
+    (text,) = said
+    assert text.startswith("Step 11 made torch.compile build 1 graphs")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_on_a_gpu_a_resumed_training_has_the_same_losses_to_the_bit(run, tmp_path):
+    settings = {"dtype": "bfloat16", "deterministic": True}
+    for out, calls in (("straight", [list(PHASES)]), ("halting", [[phase] for phase in PHASES])):
+        for phases in calls:
+            train(run, out=tmp_path / out, device="cuda", phases=phases, settings=settings)
+    assert [facts(line) for line in steps(tmp_path / "halting")] == [
+        facts(line) for line in steps(tmp_path / "straight")
+    ]

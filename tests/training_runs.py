@@ -10,6 +10,7 @@ import numpy as np
 from loader_runs import ROW_TOKENS, TOKENIZER, make_pack, random_rows
 
 from tokenmill.shards.run import PhaseInfo, new_run, write_run
+from tokenmill.training.log import HeldOutLine, StepLine, read_log
 
 ROWS_PER_STEP = 4
 TOKENS_PER_STEP = ROWS_PER_STEP * ROW_TOKENS
@@ -58,6 +59,23 @@ def make_training_run(
     }
     write_run(folder, new_run("test", TOKENIZER, phases, {**TRAINING, **(training or {})}))
     return folder
+
+
+def steps(out: Path) -> list[StepLine]:
+    """The logged steps of a training."""
+    return [line for line in read_log(out / "log.jsonl") if isinstance(line, StepLine)]
+
+
+def held_out(out: Path) -> list[HeldOutLine]:
+    """Its held-out losses."""
+    return [line for line in read_log(out / "log.jsonl") if isinstance(line, HeldOutLine)]
+
+
+def facts(line: StepLine) -> tuple[object, ...]:
+    """What a step's line says but its speed."""
+    return (
+        line.phase, line.step, line.tokens, line.real_tokens, line.loss, line.lr, line.grad_norm
+    )  # fmt: skip
 
 
 def counting_rows(generator: np.random.Generator, num_rows: int, bucket: str) -> loader_runs.Rows:

@@ -2,6 +2,7 @@
 
     tokenmill build manifests/quickstart.yaml --out runs/quickstart
     tokenmill train runs/quickstart
+    torchrun --nproc-per-node 8 -m tokenmill train runs/quickstart
 
 Each command parses, calls one function, prints, and returns 0; 1 when something was lost or found
 damaged (it says what), 2 for what the user can mend, in one line. Anything else is a bug and
@@ -15,7 +16,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from tokenmill import commands
+from tokenmill import commands, training_commands
 from tokenmill.errors import TokenmillError
 
 DISK_ERRORS = (
@@ -56,15 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_subparsers(dest="command", required=True, metavar="COMMAND").add_parser
 
     build = add("build", help="fetch, mill, dedup, pack; goes on where it stopped")
-    _recipe_arguments(build)
-    _run_argument(build)
-    build.add_argument("--engine", choices=("ray", "inline"), default="ray")
-    build.add_argument("--workers", type=_positive, help="tasks at once (default: all cores)")
-    build.add_argument(
-        "--keep-downloads",
-        choices=("all", "none"),
-        help="none: a fetched file leaves when it is milled (default: downloads.keep)",
-    )
+    _build_arguments(build)
     part = build.add_mutually_exclusive_group()
     part.add_argument(
         "--grow",
@@ -77,11 +70,11 @@ def _parser() -> argparse.ArgumentParser:
         metavar="SHARE",
         help="build a sample, e.g. 0.1%%, in RUN/sample and forecast the whole run",
     )
-    build.add_argument("--address", help="a Ray cluster to join (default: this machine)")
     build.set_defaults(run=commands.build)
 
     plan = add("plan", help="what a build would do and why; disk needed")
     _recipe_arguments(plan)
+    _scale_argument(plan)
     _run_argument(plan)
     plan.set_defaults(run=commands.plan)
 
@@ -99,8 +92,48 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("folder", type=Path, metavar="RUN")
     train.add_argument("--phase", action="append", help="may be repeated (default: all, in order)")
     train.add_argument("--out", type=Path, help="checkpoints and log (default: RUN/training)")
-    train.add_argument("--device", help="cpu or cuda (default: cuda where there is one)")
-    train.set_defaults(run=commands.train)
+    _device_arguments(train)
+    _set_argument(train, "training.micro_batch_tokens=8192")
+    train.set_defaults(run=training_commands.train)
+
+    pretrain = add("pretrain", help="build what is not built yet, then train every phase")
+    _build_arguments(pretrain)
+    _device_arguments(pretrain)
+    pretrain.set_defaults(run=training_commands.pretrain, sample=None, grow=None)
+
+    export = add("export", help="a trained model as a folder that transformers loads")
+    export.add_argument("folder", type=Path, metavar="TRAINING", help="e.g. RUN/training")
+    export.add_argument("--to", type=Path, required=True, metavar="FOLDER")
+    export.add_argument(
+        "--step",
+        type=_positive,
+        action="append",
+        default=[],
+        help="a checkpoint; several are averaged (default: the newest)",
+    )
+    export.add_argument("--ema", action="store_true", help="the exponential mean of the weights")
+    export.add_argument(
+        "--run",
+        type=Path,
+        dest="build",
+        help="the build that was trained on (default: the folder above TRAINING)",
+    )
+    export.set_defaults(run=training_commands.export)
+
+    compare = add("compare", help="a small model trained on each of several builds")
+    compare.add_argument("folders", type=Path, nargs="+", metavar="RUN", help="the base first")
+    compare.add_argument("--out", type=Path, required=True, help="where the trainings are kept")
+    compare.add_argument("--phase", help="of each build (default: its first)")
+    compare.add_argument(
+        "--on",
+        type=Path,
+        action="append",
+        metavar="RUN",
+        help="judge on this build's held-out rows; may be repeated (default: those of all builds)",
+    )
+    _set_argument(compare, "seeds=5")
+    compare.add_argument("--device", help="cpu or cuda (default: cuda where there is one)")
+    compare.set_defaults(run=training_commands.compare, ray=None)
 
     inspect = add("inspect", help="a run, a row as text, a step's documents, a document's fate")
     inspect.add_argument("folder", type=Path, metavar="RUN")
@@ -169,6 +202,36 @@ def _parser() -> argparse.ArgumentParser:
 def _recipe_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("recipe", type=Path, help="a YAML file, e.g. manifests/neobert.yaml")
     _set_argument(parser, "packing.overlong=split")
+
+
+def _build_arguments(parser: argparse.ArgumentParser) -> None:
+    _recipe_arguments(parser)
+    _scale_argument(parser)
+    _run_argument(parser)
+    parser.add_argument("--engine", choices=("ray", "inline"), default="ray")
+    parser.add_argument("--workers", type=_positive, help="tasks at once (default: all cores)")
+    parser.add_argument("--address", help="a Ray cluster to join (default: this machine)")
+    parser.add_argument(
+        "--keep-downloads",
+        choices=("all", "none"),
+        help="none: a fetched file leaves when it is milled (default: downloads.keep)",
+    )
+
+
+def _device_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", help="cpu or cuda (default: cuda where there is one)")
+    parser.add_argument("--threads", type=_positive, help="CPU threads of each process")
+    parser.add_argument("--ray", type=_positive, metavar="N", help="train with N Ray Train workers")
+
+
+def _scale_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--scale",
+        type=float,
+        default=1.0,
+        metavar="S",
+        help="the recipe at a reduced size: tokens times S, steps and layers times its root",
+    )
 
 
 def _set_argument(parser: argparse.ArgumentParser, example: str, required: bool = False) -> None:

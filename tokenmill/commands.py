@@ -32,6 +32,7 @@ from tokenmill.pipeline.texts import source_texts
 from tokenmill.pipeline.whatif import what_if
 from tokenmill.pipeline.why import why as explain_why
 from tokenmill.recipe import dump_recipe, load_recipe
+from tokenmill.scale import load_scaled
 from tokenmill.seeing import describe_step, describe_when
 from tokenmill.shards.listing import read_listing
 from tokenmill.shards.listing import verify as find_damage
@@ -44,7 +45,7 @@ from tokenmill.training.position import newest_position
 def build(arguments: argparse.Namespace) -> int:
     keep = arguments.keep_downloads
     changes = [*arguments.set, *([f"downloads.keep={keep}"] if keep else [])]
-    recipe = load_recipe(arguments.recipe, changes)
+    recipe = load_scaled(arguments.recipe, changes, arguments.scale)
     corpus, resolved = recipe.corpus(), dump_recipe(recipe)
     workers = 1 if arguments.engine == "inline" else arguments.workers or os.cpu_count() or 1
     if arguments.sample is not None:
@@ -71,7 +72,7 @@ def build(arguments: argparse.Namespace) -> int:
 
 
 def plan(arguments: argparse.Namespace) -> int:
-    recipe = load_recipe(arguments.recipe, arguments.set)
+    recipe = load_scaled(arguments.recipe, arguments.set, arguments.scale)
     print(plan_report(recipe.corpus(), arguments.out))
     return 0
 
@@ -107,33 +108,6 @@ def mix(arguments: argparse.Namespace) -> int:
     sys.stdout.flush()
     for mixture in tables.values():
         refuse_too_many_epochs(mixture)
-    return 0
-
-
-def train(arguments: argparse.Namespace) -> int:
-    import torch  # takes seconds that the other commands need not wait
-
-    from tokenmill.training.loop import train
-
-    device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if device != "cpu" and not (device.startswith("cuda") and torch.cuda.is_available()):
-        raise RecipeError(f"--device {device}: expected cpu, or cuda where there is a GPU")
-
-    read_run(arguments.folder)
-    out = arguments.out or arguments.folder / "training"
-    with writable(out):
-        out.mkdir(parents=True, exist_ok=True)
-    phases = tuple(arguments.phase) if arguments.phase else None
-    summary = train(arguments.folder, out=out, phases=phases, device=device)
-    position = summary.position
-    print(f"{position.phase} step {position.phase_step}, {position.real_tokens:,} tokens in all")
-    for subset, loss in summary.held_out.items():
-        print(f"held-out loss of {subset:6s} {loss:.3f} nats a masked token")
-    print(f"log         {out / 'log.jsonl'}")
-    print(f"loss curve  {out / 'loss.svg'}")
-    if not summary.finished:
-        print("stopped by a signal; the same command goes on")
-        return 130
     return 0
 
 

@@ -2,9 +2,10 @@
 
     recipe = load_recipe(Path("manifests/neobert.yaml"), ["sources.refinedweb.path=data"])
 
-A source may name a file to start from with `use: sources/refinedweb.yaml` (beside the recipe) and
-change any key of it. `--set a.b=value` changes or adds one key, the value read as YAML; no value
-is the empty text. Paths are taken from the working folder.
+A recipe may name another to start from with `use: ettin-150m.yaml`, a source a file with
+`use: sources/refinedweb.yaml`, both taken from the recipe's folder, and change any key of it.
+`--set a.b=value` changes or adds one key, the value read as YAML; no value is the empty text. Paths
+are taken from the working folder.
 """
 
 import re
@@ -31,6 +32,8 @@ from tokenmill.shards.run import PhaseInfo
 from tokenmill.shards.settings import read_settings, to_mapping
 from tokenmill.tokenizer.train import TokenizerTrainingConfig
 from tokenmill.training.config import ScheduleConfig, TrainingConfig
+from tokenmill.training.encoder_config import EncoderConfig
+from tokenmill.training.presets import encoder_config
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,6 +50,8 @@ class PhaseConfig:
     drawn by content hash; those of held-out documents are not counted. None: all."""
     loader: LoaderConfig
     schedule: ScheduleConfig
+    rope: dict[str, Any] = field(default_factory=dict)
+    """Changes to the model's rotary positions in this phase, e.g. {theta: 160_000}."""
 
     @property
     def shape(self) -> RowShape:
@@ -92,10 +97,28 @@ class Recipe:
                 raise RecipeError(
                     f"{name!r}: the name of a source or phase is letters, digits, - and _"
                 )
+        model = encoder_config(self.training.preset, self.training.model)
+        if model.next_sentence and self.packing.sequences != "pairs":
+            raise RecipeError(
+                f"training.preset {self.training.preset} predicts whether two texts follow each "
+                f"other, and packing.sequences: {self.packing.sequences} makes no pairs. Set it to "
+                "pairs, or training.model.next_sentence to false"
+            )
         for name, phase in self.phases.items():
-            self._check_phase(name, phase)
+            self._check_phase(name, phase, model)
 
-    def _check_phase(self, name: str, phase: PhaseConfig) -> None:
+    def _check_phase(self, name: str, phase: PhaseConfig, model: EncoderConfig) -> None:
+        rope = {**self.training.model.get("rope", {}), **phase.rope}
+        try:
+            encoder_config(self.training.preset, {**self.training.model, "rope": rope})
+        except RecipeError as error:
+            raise RecipeError(f"phases.{name}.rope: {error}") from None
+        if model.longest is not None and phase.max_length > model.longest:
+            raise RecipeError(
+                f"phases.{name}.max_length must be at most the {model.longest} learned positions "
+                f"of training.preset {self.training.preset}, got {phase.max_length}. "
+                "training.model.max_positions sets them"
+            )
         if phase.max_length < 3:
             raise RecipeError(f"phases.{name}.max_length must be at least 3")
         if phase.token_budget is not None and phase.token_budget < 1:
@@ -141,6 +164,7 @@ class Recipe:
                     pack=pack_name(self.packing, phase.shape),
                     loader=to_mapping(phase.loader),
                     schedule=to_mapping(phase.schedule),
+                    rope=to_mapping(phase.rope),
                 )
                 for name, phase in self.phases.items()
             },
@@ -155,8 +179,24 @@ def load_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
         RecipeError: the file is missing or no YAML, or a setting in it is wrong, with its place.
     """
     mapping = _read_yaml(path)
+    base = mapping.pop("use", None)
+    if base is not None:
+        mapping = _merged(_read_base(path, str(base)), mapping)
+    return read_recipe(mapping, path, changes)
+
+
+def read_recipe(mapping: dict[str, Any], path: Path, changes: Sequence[str] = ()) -> Recipe:
+    """The recipe that a mapping describes, after `a.b=value` changes.
+
+    Args:
+        mapping: is changed.
+        path: the file it is of, named in messages; the files of its sources lie beside it.
+
+    Raises:
+        RecipeError: a setting is wrong, with its place.
+    """
     for change in changes:
-        _apply(mapping, change)
+        apply_change(mapping, change)
     sources = mapping.get("sources")
     if isinstance(sources, dict):
         mapping["sources"] = {
@@ -185,7 +225,8 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return mapping
 
 
-def _apply(mapping: dict[str, Any], change: str) -> None:
+def apply_change(mapping: dict[str, Any], change: str) -> None:
+    """Set one key of nested mappings, in place, to what `a.b=value` says; the value is YAML."""
     place, equals, text = change.partition("=")
     if not equals or not place:
         raise RecipeError(f"--set {change}: expected key=value, e.g. packing.overlong=split")
@@ -200,6 +241,22 @@ def _apply(mapping: dict[str, Any], change: str) -> None:
         mapping[key] = yaml.safe_load(text) if text else ""
     except yaml.YAMLError:
         raise RecipeError(f"--set {change}: {text} is not readable as YAML") from None
+
+
+def _read_base(recipe: Path, name: str) -> dict[str, Any]:
+    """The recipe that another starts from, the files of its sources named from anywhere."""
+    base = recipe.parent / name
+    try:
+        mapping = _read_yaml(base)
+    except RecipeError as error:
+        raise RecipeError(f"{recipe}: use: {error}") from None
+    if "use" in mapping:
+        raise RecipeError(f"{recipe}: use: {base} starts from another recipe itself. Name that.")
+    sources = mapping.get("sources")
+    for source in sources.values() if isinstance(sources, dict) else ():
+        if isinstance(source, dict) and "use" in source:
+            source["use"] = str(base.parent.absolute() / str(source["use"]))
+    return mapping
 
 
 def _with_base(recipe: Path, name: str, source: Any) -> Any:

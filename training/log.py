@@ -5,21 +5,26 @@
 
 After a kill the lines behind the newest checkpoint stay, and the steps done again are logged again:
 on a CPU with the same losses, which a reader can compare. `latest` keeps the last of each.
+
+JSON has no number that is none: a loss or a gradient that was infinite or NaN stands as null, and
+is read as NaN. Lines of earlier versions are read too; what they did not measure is NaN or None.
 """
 
 import json
+import math
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from tokenmill.errors import FormatError
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StepLine:
-    """A logged step."""
+    """A logged step. What is measured is measured since the line before, over all ranks;
+    evaluation and checkpoints do not count."""
 
     phase: str
     step: int
@@ -32,24 +37,48 @@ class StepLine:
     """This step's own loss, nats a masked token."""
     lr: float
     """The learning rate it was done with."""
+    grad_norm: float = math.nan
+    """The length of its gradient, before it was clipped."""
+    skipped: int = 0
+    """Steps so far whose loss or gradient was not finite, and which changed no weight."""
     tokens_per_second: float
-    """Real tokens a second since the last logged step; evaluation and checkpoints do not count."""
+    """Real tokens."""
+    mfu: float | None = None
+    """Share of the devices' peak that useful operations took (flops.py); None where no peak is
+    known."""
+    padding: float | None = None
+    """Share of the tokens on the devices."""
     data_wait: float
-    """Share of that time spent waiting for the loader."""
+    """Share of the time spent waiting for the loader."""
+    data_wait_p95: float | None = None
+    """The 95th percentile of a step's wait, as a share of a mean step."""
+    seconds_left: float | None = None
+    """Until the last phase ends, evaluation and checkpoints included."""
+    peak_memory_gb: float | None = None
+    """The most memory of rank 0's device that tensors took at once, 10^9 bytes; None on a CPU."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HeldOutLine:
-    """A held-out loss of one subset."""
+    """What the model makes of the held-out rows of one subset, or of one source."""
 
     phase: str
     step: int
     tokens: int
-    subset: str
+    subset: str | None = None
+    """None: it is of a source."""
+    source: str | None = None
     loss: float
     """Nats a masked token."""
+    accuracy: float | None = None
+    """Share of the masked tokens that are the model's first guess."""
     masked_tokens: int
-    """Over how many it is the mean."""
+    """Over how many both are means."""
+
+    @property
+    def name(self) -> str:
+        """Subset or source, for people."""
+        return self.subset or f"source {self.source}"
 
 
 Line = StepLine | HeldOutLine
@@ -66,7 +95,8 @@ class Log:
 
     def write(self, line: Line) -> None:
         event = next(name for name, kind in _EVENTS.items() if isinstance(line, kind))
-        self._file.write(json.dumps({"event": event, **asdict(line)}) + "\n")
+        values = {name: _number(value) for name, value in asdict(line).items()}
+        self._file.write(json.dumps({"event": event, **values}, allow_nan=False) + "\n")
         self._file.flush()
 
     def __enter__(self) -> Self:
@@ -93,19 +123,30 @@ def read_log(path: Path) -> list[Line]:
     # What follows the last line feed was cut off by a kill.
     for number, text in enumerate(path.read_text("utf-8").split("\n")[:-1], start=1):
         try:
-            fields = json.loads(text)
-            lines.append(_EVENTS[fields.pop("event")](**fields))
+            values = json.loads(text)
+            kind = _EVENTS[values.pop("event")]
+            for field in fields(kind):
+                if field.type is float and values.get(field.name, 0) is None:
+                    values[field.name] = math.nan
+            lines.append(kind(**values))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise FormatError(f"{path}, line {number}: no line of a training log ({error}).") from (
-                error
-            )
+            raise FormatError(
+                f"{path}, line {number}: no line of this version's training log ({error}). Move "
+                "the log away, or take the version of tokenmill that wrote it."
+            ) from error
     return lines
 
 
 def latest(lines: Iterable[Line]) -> list[Line]:
-    """Of lines about the same step, and subset, only the last, by rising step."""
-    newest = {(line.step, getattr(line, "subset", "")): line for line in lines}
-    return [newest[key] for key in sorted(newest)]
+    """Of lines about the same step, and subset or source, only the last, by rising step."""
+    newest = {
+        (line.step, line.name if isinstance(line, HeldOutLine) else ""): line for line in lines
+    }
+    return sorted(newest.values(), key=lambda line: line.step)
+
+
+def _number(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _drop_half_a_line(path: Path) -> None:

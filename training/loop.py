@@ -1,60 +1,79 @@
-"""The training loop: phases in order, from the newest checkpoint on, with one process.
+"""The training loop: phases in order, from the newest checkpoint on, in one process or many.
 
     summary = train(Path("run"), out=Path("out"), device="cpu")
 
-Starting it again is resuming it: the newest whole checkpoint in OUT says where. On a CPU the losses
-are then the same to the bit as without the interruption, with the same number of threads: order and
-masks are functions of the step, algorithms are deterministic, nothing is drawn. SIGTERM and SIGINT
-finish the step, write a checkpoint and return.
+The same call is made by each process that torchrun or Ray Train starts; see `parallel.py`. Starting
+it again is resuming it: the newest whole checkpoint in OUT says where. With the same number of
+processes and threads, the losses on a CPU are then the same to the bit as without the interruption:
+order, masks and dropout are functions of the step, algorithms are deterministic. Another number of
+processes reads the same rows behind the same masks, and rounds otherwise.
 
-The loop never waits for the device but in logged steps: the loss stays there, and whether it was
-finite is remembered there. So a step with a loss that is not finite is found at the next logged
-step, or before the next checkpoint, which is then not written.
+SIGTERM and SIGINT, sent to any of the processes, let the step end; a checkpoint is written, and all
+of them return. An evaluation is given up for it, and made at the next start.
 
-Rank and world size are arguments, as everywhere, but gradients are not exchanged: more than one
-process is refused.
+The loop waits for the device in logged steps, for evaluations and for checkpoints, never between
+(`step.py`). A step with a loss or gradient that is not finite changes nothing and is counted; that
+too many followed each other is found at the next logged step, or before the next checkpoint, which
+is then not written.
 """
 
+import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from tokenmill.errors import NonFiniteLossError, RecipeError, ResumeError
-from tokenmill.loader import Loader, TorchBatch
+from tokenmill.loader import Loader
 from tokenmill.loader.device import DeviceFeed
-from tokenmill.loader.meter import Meter
+from tokenmill.loader.micro_batches import rows_per_rank
 from tokenmill.loader.mixture_table import mixture_tables, refuse_too_many_epochs
 from tokenmill.loader.plan import PhasePlan, read_plan
 from tokenmill.shards.run import RunInfo, read_run
 from tokenmill.shards.settings import read_settings
+from tokenmill.training.attention import backend
 from tokenmill.training.checkpoint import (
     Checkpoint,
+    CheckpointWriter,
     Position,
     State,
     newest_checkpoint,
-    remove_parts,
-    write_checkpoint,
 )
 from tokenmill.training.config import ScheduleConfig, TrainingConfig
-from tokenmill.training.curve import write_curve
-from tokenmill.training.evaluate import held_out_loss
-from tokenmill.training.log import HeldOutLine, Log, StepLine
-from tokenmill.training.loss import backward
-from tokenmill.training.optim import adamw, set_learning_rate
-from tokenmill.training.presets import build
-from tokenmill.training.process import StopRequest, exclusive, reproducible
-from tokenmill.training.progress import Progress
-from tokenmill.training.resume import fixed_settings, phase_schedule, refuse_other_settings
-from tokenmill.training.schedule import learning_rate
+from tokenmill.training.dropout import has_dropout
+from tokenmill.training.evaluate import evaluate
+from tokenmill.training.log import HeldOutLine, StepLine
+from tokenmill.training.metrics import StepStats
+from tokenmill.training.model import num_parameters
+from tokenmill.training.parallel import Processes, joined
+from tokenmill.training.phases import (
+    phases_in_order,
+    phases_left,
+    refuse_too_long,
+    tokens_left,
+)
+from tokenmill.training.process import StopRequest, collector_at_rest, exclusive, reproducible
+from tokenmill.training.recompilation import Recompilations
+from tokenmill.training.reports import Reports
+from tokenmill.training.resume import (
+    phase_rope,
+    phase_schedule,
+    refuse_other_settings,
+    settings_of,
+    what_rounds_otherwise,
+)
+from tokenmill.training.schedule import share_of_peak
+from tokenmill.training.skipped import Skips, refuse_too_many
+from tokenmill.training.state import full_state, load_full_state
+from tokenmill.training.step import Learner, StepResult
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Summary:
-    """What one call of `train` came to."""
+    """What one call of `train` came to; the same on every rank."""
 
     finished: bool
     """False where a signal stopped it; the same call goes on."""
@@ -71,283 +90,304 @@ def train(
     out: Path,
     device: str,
     phases: Sequence[str] | None = None,
-    rank: int = 0,
-    world_size: int = 1,
     threads: int | None = None,
+    settings: Mapping[str, Any] | None = None,
+    stop: StopRequest | None = None,
 ) -> Summary:
     """Train on a finished build, from the newest checkpoint in `out` or from the start.
 
     Args:
         run: the build's folder.
-        out: gets log.jsonl, loss.svg and checkpoints/.
-        device: "cpu", "cuda", ...
+        out: gets log.jsonl, loss.svg and checkpoints/; rank 0 alone writes.
+        device: "cpu", "cuda", ...; of several processes on a machine, each takes its own GPU.
         phases: those to train, in the run's order; None trains all.
         threads: CPU threads; None leaves torch's own number.
+        settings: fields of TrainingConfig that differ from the run's.
+        stop: asks for the end; None: this process's own SIGTERM and SIGINT.
 
     Raises:
         RecipeError: a setting or an argument cannot be.
         FormatError: the run is missing or damaged.
         ResumeError: the checkpoint belongs to other settings, data or code, or none is whole.
-        RunError: another process trains into `out`.
-        NonFiniteLossError: the loss is infinite or no number.
+        RunError: another process trains into `out`, a checkpoint cannot be written, or another
+            rank has ended.
+        NonFiniteLossError: the loss stays infinite or no number.
     """
-    if world_size != 1:
-        raise RecipeError(f"world_size: only one process can train, got {world_size}.")
     info = read_run(run)
-    plans = [read_plan(run, name) for name in _in_order(info, phases)]
+    info = replace(info, training={**info.training, **(settings or {})})
+    config = read_settings(TrainingConfig, info.training, f"{run}: training")
+    plans = phases_in_order(run, info, phases)
+    refuse_too_long(plans, config.encoder(info.tokenizer))
     tables = mixture_tables(run)
     for plan in plans:
         refuse_too_many_epochs(tables[plan.name])
-    with exclusive(out), reproducible(device, threads), Log(out / "log.jsonl") as log:
-        training = _Training(run, info, out, device, rank, world_size, log)
-        with StopRequest() as stop:
-            return training.go(plans, stop)
+    with (
+        joined(device) as processes,
+        reproducible(processes.device, threads, config.deterministic),
+        contextlib.ExitStack() as locked,
+        stop or StopRequest() as asked,
+    ):
+        processes.first(lambda: locked.enter_context(exclusive(out)))
+        return _Training(run, info, config, out, processes, asked).go(plans)
 
 
 class _Training:
-    """The model, the optimizer and how far they have come."""
+    """The model, and how far it has come."""
 
     def __init__(
-        self, run: Path, info: RunInfo, out: Path, device: str, rank: int, world_size: int, log: Log
+        self,
+        run: Path,
+        info: RunInfo,
+        config: TrainingConfig,
+        out: Path,
+        processes: Processes,
+        asked: StopRequest,
     ) -> None:
-        self.run, self.info, self.out, self.device, self.log = run, info, out, device, log
-        self.rank, self.world_size = rank, world_size
-        self.config = read_settings(TrainingConfig, info.training, f"{run}: training")
-        self.model = build(
-            self.config.preset,
-            device,
-            info.tokenizer.vocab_size,
-            pad_id=info.tokenizer.pad_id,
-            compute_dtype=getattr(torch, self.config.dtype),
+        self.run, self.info, self.config, self.out = run, info, config, out
+        self.processes, self.asked = processes, asked
+        self.encoder = encoder = config.encoder(info.tokenizer)
+        self.dtype = config.dtype_on(processes.device.type)
+        self.learner = Learner(config, encoder, processes)
+        self.stats = StepStats(
+            encoder,
+            device=processes.device,
+            dtype=self.dtype,
+            rank=processes.rank,
+            world_size=processes.world_size,
+            sum_over_ranks=processes.sum,
         )
-        self.model.initialise(self.config.seed)
-        self.optimizer = adamw(self.model, self.config)
+        self.writer = CheckpointWriter(
+            out / "checkpoints", keep=config.keep_checkpoints, keep_every=config.keep_every_steps
+        )
         self.position = Position(phase="", phase_step=0, step=0, tokens=0, real_tokens=0)
-        self.meter = Meter()
-        # The first step whose loss was not finite, -1 while there is none; kept on the device.
-        self.bad_step = torch.tensor(-1, device=device)
-        self.saved_step = -1
         self.held_out: dict[str, float] = {}
 
-    def go(self, plans: list[PhasePlan], stop: StopRequest) -> Summary:
+    def go(self, plans: list[PhasePlan]) -> Summary:
         """All phases that are not done yet."""
         started = time.monotonic()
-        notes: list[str] = []
+        notes = [self._machine()]
         loader_state = self._restore(notes.append)
-        plans = self._still_to_do(plans)
-        tokens_left = sum(plan.tokens_before(plan.num_steps) for plan in plans)
-        if plans and plans[0].name == self.position.phase:
-            tokens_left -= plans[0].tokens_before(self.position.phase_step)
-        with Progress(self.position.tokens + tokens_left) as self.progress:
+        plans = phases_left(self.run, self.info, plans, self.position, self.out)
+        if not plans:
+            notes.append("All of it is done.")
+        self.total_tokens = self.position.tokens + tokens_left(plans, self.position)
+        with self.writer, Reports(self.out) as self.reports, collector_at_rest():
+            step = self.position.step
+            self.processes.first(lambda: self.reports.open(self.config, self.total_tokens, step))
+            self.recompilations = Recompilations(self.reports.say)
             for note in notes:
-                self.progress.say(note)
+                self.reports.say(note)
+            stopped = not self._make_up_for_an_evaluation()
             for plan in plans:
-                resumed = plan.name == self.position.phase
-                self._phase(plan, loader_state if resumed else None, stop)
-                if stop.signal:
-                    break
-        write_curve(self.out / "log.jsonl", self.out / "loss.svg")
+                if not stopped:
+                    resumed = plan.name == self.position.phase
+                    stopped = self._phase(plan, loader_state if resumed else None)
+            self.processes.first(self.writer.finish)
+            if stopped:
+                self.reports.say(
+                    f"{self.asked.signal or 'Another process was asked to end'}: stopped after "
+                    f"step {self.position.step:,}, which is saved."
+                )
+            self.reports.draw()
         return Summary(
-            finished=not self._still_to_do(plans),
+            finished=not stopped,
             position=self.position,
             held_out=self.held_out,
             seconds=time.monotonic() - started,
         )
 
-    def _phase(
-        self, plan: PhasePlan, loader_state: dict[str, Any] | None, stop: StopRequest
-    ) -> None:
-        """From where the phase stands to its end, or to the step in which a signal came."""
+    def _phase(self, plan: PhasePlan, loader_state: dict[str, Any] | None) -> bool:
+        """From where the phase stands to its end; whether somebody asked for an end before."""
+        processes, device = self.processes, self.processes.device
         schedule = phase_schedule(self.info, plan.name)
-        micro_batch_rows = self._micro_batch_rows(plan)
+        self.learner.model.set_rope(phase_rope(self.info, self.config, plan.name))
         with (
             Loader(
-                self.run, plan.name, self.rank, self.world_size, micro_batch_rows=micro_batch_rows
+                self.run,
+                plan.name,
+                processes.rank,
+                processes.world_size,
+                micro_batch_rows=self._micro_batch_rows(plan),
             ) as loader,
-            DeviceFeed(loader, self.device, meter=self.meter) as feed,
+            DeviceFeed(loader, device, meter=self.stats.meter) as feed,
         ):
             if loader_state is None:
                 self.position = replace(self.position, phase=plan.name, phase_step=0)
             else:
                 loader.load_state_dict(loader_state)
             assert loader.step == self.position.phase_step
-            self.meter.restart()
-            while self.position.phase_step < plan.num_steps:
-                self._step(plan, schedule, feed)
-                if stop.signal:
-                    if self.saved_step != self.position.step:
-                        self._save(loader)
-                    self.progress.say(
-                        f"{stop.signal}: stopped after step {self.position.step:,}, which is saved."
-                    )
-                    return
+            self.stats.begin_phase(plan.config.masking.rate)
+            self.recompilations.begin_phase()
+            stopped = False
+            while self.position.phase_step < plan.num_steps and not stopped:
+                stopped = self._step(plan, schedule, feed)
+        return stopped
 
-    def _step(self, plan: PhasePlan, schedule: ScheduleConfig, feed: DeviceFeed) -> None:
-        """One optimizer step, and what is due after it."""
-        loader = feed.loader
+    def _step(self, plan: PhasePlan, schedule: ScheduleConfig, feed: DeviceFeed) -> bool:
+        """One optimizer step, and what is due after it; whether somebody asked for the end."""
         config, before = self.config, self.position
+        seen = plan.tokens_before(before.phase_step + 1)
+        share = share_of_peak(schedule, seen)
+        decay = config.weight_decay if schedule.weight_decay is None else schedule.weight_decay
+        self.learner.optimizers.set_rates(schedule.learning_rate * share, share, decay)
+        with self._watched(before.step + 1):
+            num_micro_batches = feed.loader.num_micro_batches
+            result = self.learner.step(feed, num_micro_batches, before.step + 1)
+        self.stats.end_step()
+        asked, real_tokens = self.processes.total(self._asked(), result.real_tokens)
         self.position = position = replace(
             before,
             phase_step=before.phase_step + 1,
             step=before.step + 1,
-            tokens=before.tokens + plan.num_rows(before.phase_step) * plan.manifest.row_tokens,
+            tokens=before.tokens + seen - plan.tokens_before(before.phase_step),
+            real_tokens=before.real_tokens + real_tokens,
         )
-        rate = learning_rate(schedule, plan.tokens_before(position.phase_step))
-        set_learning_rate(self.optimizer, rate)
-        loss = backward(self.model, self._micro_batches(feed))
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip_norm)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        first_bad = (self.bad_step < 0) & ~loss.isfinite()
-        self.bad_step = torch.where(first_bad, position.phase_step, self.bad_step)
-
-        last = position.phase_step == plan.num_steps
+        last, stopped = position.phase_step == plan.num_steps, asked > 0
         if last or position.phase_step == 1 or position.step % config.log_every_steps == 0:
-            self._log_step(loss, rate, loader)
+            self._log_step(result, schedule.learning_rate * share)
         if last or position.step % config.eval_every_steps == 0:
-            self._evaluate(plan)
-        if last or position.step % config.checkpoint_every_steps == 0:
-            self._save(loader)
+            stopped = not self._evaluate(plan) or stopped
+        if last or stopped or position.step % config.checkpoint_every_steps == 0:
+            self._save(feed.loader, may_wait=not (last or stopped))
+        return stopped
 
-    def _micro_batches(self, feed: DeviceFeed) -> Iterator[TorchBatch]:
-        """Those of the next step, on the device."""
-        for _ in range(feed.loader.num_micro_batches):
-            batch = next(feed)
-            self.position = replace(
-                self.position, real_tokens=self.position.real_tokens + batch.num_tokens
-            )
-            yield batch
-
-    def _log_step(self, loss: torch.Tensor, rate: float, loader: Loader) -> None:
-        value = loss.item()  # waits for the device
-        self._refuse_non_finite(loader)
+    def _log_step(self, result: StepResult, rate: float) -> None:
+        loss, grad_norm = result.loss.item(), result.grad_norm.item()  # waits for the device
+        skips = self._skips()
+        self.processes.first(self.writer.check)
         line = StepLine(
             phase=self.position.phase,
             step=self.position.step,
             tokens=self.position.tokens,
             real_tokens=self.position.real_tokens,
-            loss=value,
+            loss=loss,
             lr=rate,
-            tokens_per_second=self.meter.tokens_per_second(),
-            data_wait=self.meter.data_wait(),
+            grad_norm=grad_norm,
+            skipped=skips.total,
+            **self.stats.speed(self.position.tokens, self.total_tokens)._asdict(),
         )
-        self.meter.restart()
-        self.log.write(line)
-        self.progress.step(line)
+        self.reports.step(line)
 
-    def _evaluate(self, plan: PhasePlan) -> None:
-        """The held-out loss of each subset that the phase reads, and of all."""
-        micro_batch_rows = self._micro_batch_rows(plan)
-        batch_tokens = micro_batch_rows * plan.manifest.row_tokens
-        for subset in dict.fromkeys(["all", *plan.config.subsets]):
-            result = held_out_loss(
-                self.model,
+    def _evaluate(self, plan: PhasePlan) -> bool:
+        """The scores of each subset that the phase reads, of all rows and of each source; False
+        where somebody asked for the end, and there are none."""
+        with self.learner.judged():
+            scores = evaluate(
+                self.learner.model,
                 self.run,
                 plan.name,
-                subset,
-                micro_batch_rows=micro_batch_rows,
-                max_batches=max(1, self.config.eval_tokens // batch_tokens),
-                device=self.device,
+                subsets=list(dict.fromkeys(["all", *plan.config.subsets])),
+                micro_batch_rows=self._micro_batch_rows(plan),
+                max_tokens=self.config.eval_tokens,
+                device=self.processes.device,
+                rank=self.processes.rank,
+                world_size=self.processes.world_size,
+                sum_over_ranks=self.processes.sum,
+                stop=lambda: self.processes.total(self._asked())[0] > 0,
             )
-            if result.masked_tokens == 0:
-                continue
-            line = HeldOutLine(
-                phase=plan.name,
-                step=self.position.step,
-                tokens=self.position.tokens,
-                subset=subset,
-                loss=result.loss,
-                masked_tokens=result.masked_tokens,
-            )
-            self.held_out[subset] = result.loss
-            self.log.write(line)
-            self.progress.held_out(line)
-        write_curve(self.out / "log.jsonl", self.out / "loss.svg")
-        self.meter.restart()
+        self.stats.restart()
+        if scores is None:
+            return False
+        line = partial(
+            HeldOutLine, phase=plan.name, step=self.position.step, tokens=self.position.tokens
+        )
+        self.reports.held_out([line(**asdict(score)) for score in scores])
+        self.held_out |= {score.subset: score.loss for score in scores if score.subset}
+        return True
 
-    def _save(self, loader: Loader) -> None:
-        """A checkpoint of this position, unless the weights are spoilt."""
-        self._refuse_non_finite(loader)
+    def _make_up_for_an_evaluation(self) -> bool:
+        """Make the one that a signal kept from its checkpoint's step; False where another did."""
+        if not self.position.phase:
+            return True
+        plan = read_plan(self.run, self.position.phase)
+        step = self.position.step
+        last = self.position.phase_step == plan.num_steps
+        is_due = last or step % self.config.eval_every_steps == 0
+        if not is_due or self.processes.first(lambda: self.reports.has_held_out(step)):
+            return True
+        self.learner.model.set_rope(phase_rope(self.info, self.config, plan.name))
+        return self._evaluate(plan)
+
+    def _save(self, loader: Loader, *, may_wait: bool) -> None:
+        """A checkpoint of this position.
+
+        Args:
+            may_wait: make none after a skipped step, for what spoils losses may be the weights.
+        """
+        skips = self._skips()
+        if skips.in_a_row and may_wait:
+            return
         state = State(
             position=self.position,
             loader=loader.state_dict(),
-            settings=fixed_settings(self.run, self.info, self.config, self.position.phase),
+            settings=settings_of(self.run, self.info, self.config, self.position.phase),
             threads=torch.get_num_threads(),
+            world_size=self.processes.world_size,
+            skipped_steps=skips.total,
+            skipped_in_a_row=skips.in_a_row,
         )
-        write_checkpoint(
-            self.out / "checkpoints",
-            Checkpoint(
-                state=state, model=self.model.state_dict(), optimizer=self.optimizer.state_dict()
-            ),
-            keep=self.config.keep_checkpoints,
-        )
-        self.saved_step = self.position.step
-        self.meter.restart()
+        self.processes.first(self.writer.finish)  # so that one copy at most is on the host
+        whole = full_state(self.learner.model, self.learner.optimizers, self.learner.ema)
+        parts = {"model": whole.model, "optimizer": whole.optimizer, "ema": whole.ema}
+        self.processes.first(lambda: self.writer.save(Checkpoint(state=state, **parts)))
+        self.stats.restart()
 
     def _restore(self, say: Callable[[str], None]) -> dict[str, Any]:
         """Take the newest checkpoint, where there is one; the loader's state in it."""
         folder = self.out / "checkpoints"
-        remove_parts(folder)
-        checkpoint = newest_checkpoint(folder, self.device, say)
-        if checkpoint is None:
+        found: list[Checkpoint] = []  # on rank 0 alone
+
+        def read() -> State | None:
+            found.extend(filter(None, [newest_checkpoint(folder, say)]))
+            return found[0].state if found else None
+
+        state = self.processes.first(read)
+        if state is None:
             return {}
-        state = checkpoint.state
-        now = fixed_settings(self.run, self.info, self.config, state.position.phase)
+        now = settings_of(self.run, self.info, self.config, state.position.phase)
         refuse_other_settings(state.settings, now, f"{folder}, step {state.position.step:,}")
-        self.model.load_state_dict(checkpoint.model)
-        self.optimizer.load_state_dict(checkpoint.optimizer)
+        learner = self.learner
+        load_full_state(found[0] if found else None, learner.model, learner.optimizers, learner.ema)
+        learner.skipped.set(total=state.skipped_steps, in_a_row=state.skipped_in_a_row)
         self.position = state.position
         say(f"Going on after step {state.position.step:,}, in {state.position.phase}.")
-        if torch.device(self.device).type == "cpu" and state.threads != torch.get_num_threads():
-            say(
-                f"The checkpoint was made with {state.threads} threads, now there are "
-                f"{torch.get_num_threads()}: losses will differ in their last digits."
-            )
+        otherwise = what_rounds_otherwise(
+            state,
+            now,
+            threads=torch.get_num_threads() if self.processes.device.type == "cpu" else None,
+            world_size=self.processes.world_size,
+            dropout=has_dropout(self.encoder),
+        )
+        if otherwise:
+            say(otherwise)
         return state.loader
-
-    def _still_to_do(self, plans: list[PhasePlan]) -> list[PhasePlan]:
-        """The phases behind the position, the one it stands in included while it is unfinished."""
-        if not self.position.phase:
-            return plans
-        current = read_plan(self.run, self.position.phase)
-        unfinished = self.position.phase_step < current.num_steps
-        if unfinished and all(plan.name != current.name for plan in plans):
-            raise ResumeError(
-                f"{self.out}: the newest checkpoint stands in {current.name} at step "
-                f"{self.position.phase_step:,} of {current.num_steps:,}, and {current.name} is not "
-                "among the phases asked for. Finish it first, or train into another folder."
-            )
-        names = list(self.info.phases)
-        first = names.index(current.name) + (0 if unfinished else 1)
-        return [plan for plan in plans if names.index(plan.name) >= first]
 
     def _micro_batch_rows(self, plan: PhasePlan) -> int:
         fitting = self.config.micro_batch_tokens // plan.manifest.row_tokens
-        return min(max(fitting, 1), plan.rows_per_step)
+        return min(max(fitting, 1), rows_per_rank(plan.rows_per_step, self.processes.world_size))
 
-    def _refuse_non_finite(self, loader: Loader) -> None:
-        """Stop where a step since the last look had a loss that is infinite or no number."""
-        bad_step = int(self.bad_step.item())
-        if bad_step < 0:
-            return
-        batches = loader.batch_at(bad_step - 1)
-        documents = sorted({int(doc) for batch in batches for doc in batch.doc_ids if doc})
-        shown = ", ".join(map(str, documents[:20]))
-        more = f" and {len(documents) - 20:,} more" if len(documents) > 20 else ""
-        step = self.position.step - self.position.phase_step + bad_step
-        raise NonFiniteLossError(
-            f"step {step:,}, {self.position.phase}: expected a finite loss, found none. The newest "
-            "checkpoint is from before it. Lower the learning rate or clip_norm; if the same step "
-            f"fails again, `tokenmill inspect {self.run} --phase {self.position.phase} --step "
-            f"{bad_step - 1}` shows its text, `tokenmill skip {self.run} --phase "
-            f"{self.position.phase} --steps {bad_step - 1}-{bad_step - 1}` leaves it out. Its "
-            f"documents: {shown}{more}."
+    def _asked(self) -> int:
+        """1 where this process was asked to end."""
+        return int(self.asked.signal is not None)
+
+    def _watched(self, step: int) -> contextlib.AbstractContextManager[None]:
+        if not self.learner.is_compiled:
+            return contextlib.nullcontext()
+        return self.recompilations.watch(step)
+
+    def _machine(self) -> str:
+        """Where training runs and how, for whoever wonders about its speed later."""
+        device, world_size = self.processes.device, self.processes.world_size
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
+        dtype = getattr(torch, self.dtype)
+        return (
+            f"{num_parameters(self.learner.model):,} parameters on {world_size} x {name}, "
+            f"attention {backend(device, dtype)}, {'' if self.learner.is_compiled else 'not '}"
+            "compiled"
         )
 
-
-def _in_order(info: RunInfo, phases: Sequence[str] | None) -> list[str]:
-    """The names asked for, in the run's order; RecipeError for one that it has not."""
-    wanted = list(info.phases if phases is None else phases)
-    for name in wanted:
-        info.phase(name)
-    return [name for name in info.phases if name in wanted]
+    def _skips(self) -> Skips:
+        """The steps that were skipped, unless there are too many; waits for the device."""
+        skips = self.learner.skipped.read()
+        refuse_too_many(skips, self.config.max_skipped_steps, self.run, self.position)
+        return skips

@@ -1,61 +1,127 @@
-"""The models by name, with exact parameter counts.
-
-    name       layers x width   heads  hidden        encoder    with decoder  (vocab_size)
-    neobert    28 x 768         12     2,048     221,665,536     245,136,954      (30,522)
-    tiny        2 x 128          4       344       1,444,480       2,501,248       (8,192)
-
-neobert is the model of arXiv:2502.19587. tiny learns on two CPU cores within two minutes; it is
-for demonstrations and tests, and no published model.
-"""
+"""The models by name. docs/training.md has their exact parameter counts; tests hold them."""
 
 from dataclasses import replace
-
-import torch
+from typing import Any
 
 from tokenmill.errors import RecipeError
-from tokenmill.training.model import EncoderConfig, MaskedLanguageModel
+from tokenmill.shards.settings import read_settings, to_mapping
+from tokenmill.training.encoder_config import EncoderConfig
 
-NEOBERT = EncoderConfig(vocab_size=30_522, width=768, layers=28, heads=12, hidden=2048)
+_NEOBERT = EncoderConfig(vocab_size=30_522, width=768, layers=28, heads=12, hidden=2048)
 """arXiv:2502.19587, table 1, and the released checkpoint's shapes."""
 
-TINY = EncoderConfig(vocab_size=8_192, width=128, layers=2, heads=4, hidden=344, init_range=0.15)
-"""Its larger first weights let attention depend on position from the start, which with NeoBERT's
-takes longer than a demonstration lasts. On 8,192-word WordPiece text it passes the unigram entropy
-after 0.4 M tokens and lies 0.5 nat below it after 1.2 M (learning rate 2e-3, steps of 2,048)."""
+_MODERNBERT = EncoderConfig(
+    vocab_size=50_368,
+    width=768,
+    layers=22,
+    heads=12,
+    hidden=1152,
+    pad_id=50_283,
+    positions="rotary-half",
+    norm="layer",
+    embedding_norm=True,
+    first_attention_norm=False,
+    feed_forward="geglu",
+    global_every=3,
+    window=64,
+    head="dense",
+    tied=True,
+    initialisation="megatron",
+    attention_dropout=0.1,
+)
+"""arXiv:2412.13663, table 4; AnswerDotAI/ModernBERT, yamls/modernbert."""
 
-PRESETS = {"neobert": NEOBERT, "tiny": TINY}
+_BERT = EncoderConfig(
+    vocab_size=30_522,
+    width=768,
+    layers=12,
+    heads=12,
+    hidden=3072,
+    positions="learned",
+    max_positions=512,
+    segments=2,
+    norm="layer",
+    norm_eps=1e-12,
+    norm_bias=True,
+    norm_place="after",
+    embedding_norm=True,
+    linear_bias=True,
+    feed_forward="gelu",
+    head="dense",
+    head_bias=True,
+    tied=True,
+    next_sentence=True,
+    initialisation="normal",
+    dropout=0.1,
+)
+"""arXiv:1810.04805; google-research/bert, modeling.py."""
+
+_ROBERTA = replace(
+    _BERT,
+    vocab_size=50_265,
+    pad_id=1,
+    max_positions=514,
+    first_position=2,
+    segments=1,
+    norm_eps=1e-5,
+    next_sentence=False,
+)
+"""arXiv:1907.11692; facebookresearch/fairseq, examples/roberta."""
+
+_TINY = EncoderConfig(vocab_size=8_192, width=128, layers=2, heads=4, hidden=344, init_range=0.15)
+"""For demonstrations and tests, no published model. Its larger first weights let attention depend
+on position from the start, which with NeoBERT's takes longer than a demonstration lasts. On
+8,192-word WordPiece text it passes the unigram entropy after 0.4 M tokens and lies 0.5 nat below it
+after 1.2 M (learning rate 2e-3, steps of 2,048)."""
 
 
-def build(
-    name: str,
-    device: str = "meta",
-    vocab_size: int | None = None,
-    *,
-    pad_id: int = 0,
-    compute_dtype: torch.dtype = torch.float32,
-) -> MaskedLanguageModel:
-    """A preset's model; its weights are not set yet (MaskedLanguageModel.initialise sets them).
+def _ettin(layers: int, width: int, hidden: int, heads: int) -> EncoderConfig:
+    """JHU-CLSP/ettin-encoder-vs-decoder, pretraining/configs: ModernBERT in other sizes."""
+    return replace(_MODERNBERT, layers=layers, width=width, hidden=hidden, heads=heads)
+
+
+PRESETS = {
+    "neobert": _NEOBERT,
+    "modernbert-base": _MODERNBERT,
+    "modernbert-large": _ettin(28, 1024, 2624, 16),
+    "ettin-17m": _ettin(7, 256, 384, 4),
+    "ettin-32m": _ettin(10, 384, 576, 6),
+    "ettin-68m": _ettin(19, 512, 768, 8),
+    "ettin-150m": _MODERNBERT,
+    "ettin-400m": _ettin(28, 1024, 2624, 16),
+    "ettin-1b": _ettin(28, 1792, 3840, 28),
+    "bert-base": _BERT,
+    "bert-large": replace(_BERT, layers=24, width=1024, heads=16, hidden=4096),
+    "roberta-base": _ROBERTA,
+    "roberta-large": replace(_ROBERTA, layers=24, width=1024, heads=16, hidden=4096),
+    "tiny": _TINY,
+}
+
+
+def encoder_config(
+    name: str, changes: dict[str, Any] | None = None, **tokenizer: int
+) -> EncoderConfig:
+    """A preset with changes to its fields laid over it.
 
     Args:
         name: a key of PRESETS.
-        device: "meta" takes no memory and is enough to count parameters.
-        vocab_size: the tokenizer's, where it is not the preset's own.
-        pad_id: the tokenizer's padding token.
-        compute_dtype: the activations' precision; weights are always 32 bits.
+        changes: what a recipe has below `training.model`.
+        tokenizer: vocab_size and pad_id, where they are not the preset's own. A vocab_size among
+            the changes may be larger than the tokenizer's: a multiple of 64 is faster.
 
     Raises:
-        RecipeError: there is no such preset.
+        RecipeError: there is no such preset or field, or the shape cannot be.
     """
     if name not in PRESETS:
         raise RecipeError(f"preset {name}: unknown. Presets: {', '.join(PRESETS)}.")
-    config = replace(PRESETS[name], pad_id=pad_id)
-    if vocab_size is not None:
-        config = replace(config, vocab_size=vocab_size)
-    with torch.device("meta"):
-        model = MaskedLanguageModel(config, compute_dtype)
-    return model if device == "meta" else model.to_empty(device=device)
-
-
-def num_parameters(module: torch.nn.Module) -> int:
-    """How many numbers are trained."""
-    return sum(parameter.numel() for parameter in module.parameters())
+    where = f"training.model ({name})"
+    mapping = to_mapping(PRESETS[name])
+    given = {**tokenizer, **(changes or {})}
+    rope = {**mapping["rope"], **given.pop("rope", {})}
+    config = read_settings(EncoderConfig, {**mapping, **given, "rope": rope}, where)
+    if config.vocab_size < tokenizer.get("vocab_size", 0):
+        raise RecipeError(
+            f"{where}: vocab_size: expected at least the tokenizer's {tokenizer['vocab_size']}, "
+            f"found {config.vocab_size}."
+        )
+    return config

@@ -2,6 +2,8 @@
 
 import contextlib
 import fcntl
+import gc
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -14,20 +16,35 @@ from tokenmill.errors import RunError
 
 
 @contextlib.contextmanager
-def reproducible(device: str, threads: int | None) -> Iterator[None]:
+def reproducible(device: torch.device, threads: int | None, everywhere: bool) -> Iterator[None]:
     """Deterministic algorithms where they cost little, on a CPU, and a fixed number of threads.
 
     Args:
         threads: CPU threads; None leaves torch's own number.
+        everywhere: deterministic algorithms on a GPU too.
     """
     deterministic, before = torch.are_deterministic_algorithms_enabled(), torch.get_num_threads()
-    torch.use_deterministic_algorithms(torch.device(device).type == "cpu")
+    if everywhere:
+        # cuBLAS reads it when it is first used; without it, its products are refused.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(everywhere or device.type == "cpu")
     torch.set_num_threads(threads or before)
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(deterministic)
         torch.set_num_threads(before)
+
+
+@contextlib.contextmanager
+def collector_at_rest() -> Iterator[None]:
+    """Python's garbage collector leaves alone what is there already: walking through all modules
+    and the model stops one rank, and so all, for a tenth of a second now and then."""
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 @contextlib.contextmanager

@@ -1,9 +1,9 @@
 """The learning rate as a pure function of the tokens that a phase has seen.
 
-    learning_rate        ____
-                      ../    \\_           warm-up from 0, a fall of the shape that `decay` names,
-    floor          ../         \\______    then the floor, final_fraction of the peak
-                 0   warmup      decay_tokens    tokens
+    learning_rate         ________
+                       ../        \\_          warm-up from 0, a stretch at the top, a fall of the
+    floor           ../             \\_____   shape that `decay` names, then the floor
+                  0    warmup   stable  decay   tokens
 
 Each phase counts from 0 and has its own schedule, so a constant phase and a phase of 1-sqrt behind
 it are the warm-up, stable, decay of ModernBERT. A step is given the rate of the tokens at its end:
@@ -17,14 +17,20 @@ from tokenmill.training.config import ScheduleConfig
 
 def learning_rate(schedule: ScheduleConfig, tokens: int) -> float:
     """The rate when the phase has seen this many tokens."""
+    return schedule.learning_rate * share_of_peak(schedule, tokens)
+
+
+def share_of_peak(schedule: ScheduleConfig, tokens: int) -> float:
+    """The rate as a share of the phase's highest, 0 to 1."""
     if tokens < schedule.warmup_tokens:
-        return schedule.learning_rate * tokens / schedule.warmup_tokens
-    if schedule.decay == "constant":
-        return schedule.learning_rate
-    length = schedule.decay_tokens or max(schedule.tokens - schedule.warmup_tokens, 1)
-    progress = min((tokens - schedule.warmup_tokens) / length, 1.0)
+        return tokens / schedule.warmup_tokens
+    begin = schedule.warmup_tokens + schedule.stable_tokens
+    if schedule.decay == "constant" or tokens <= begin:
+        return 1.0  # also where the phase ends here, and nothing is left to fall in
+    length = schedule.decay_tokens or schedule.tokens - begin
+    progress = min((tokens - begin) / length, 1.0)
     floor = schedule.final_fraction
-    return schedule.learning_rate * (floor + (1 - floor) * _remaining(schedule.decay, progress))
+    return floor + (1 - floor) * _remaining(schedule.decay, progress)
 
 
 def _remaining(decay: str, progress: float) -> float:
