@@ -88,10 +88,14 @@ class ShardCache:
     def get(self, info: ShardInfo) -> MappedShard:
         with self._lock:
             shard = self._open.get(info.sha256)
+        fetching = None
         while shard is None:
             shard = self._try_to_open(info)
             if shard is None:
-                self._begun().wait_for(info)
+                fetching = self._begun()
+                fetching.wait_for(info)
+        if fetching:
+            fetching.has_come(info)
         return shard
 
     def get_again(self, info: ShardInfo) -> MappedShard:

@@ -86,6 +86,11 @@ class Fetching:
             if self._stop.is_set():
                 raise Closed
 
+    def has_come(self, info: ShardInfo) -> None:
+        """Nobody waits for a shard any more."""
+        with self._news:
+            self._waited_for.pop(info.sha256, None)
+
     def end(self) -> None:
         """Threads that wait end now, those that read from the store with the next piece."""
         self._stop.set()
@@ -157,10 +162,16 @@ class Fetching:
     def _fetch(self, info: ShardInfo, step: int | None) -> bool:
         """Fetch a shard for a step, or for now (None); False where it is here, another process or
         thread fetches it, or there is no room."""
+        looked_for = set()
         if self._folder.room() < cached_bytes(info):
-            self._look_far()
+            looked_for = self._look_far()
         with self._folder.locked():
-            held = self._folder.hold(info, lambda names: self._may_evict(names, step))
+            if not self._is_wanted(info, step):
+                return False
+            # A shard that another process has brought since then may be needed next: it stays.
+            held = self._folder.hold(
+                info, lambda names: self._may_evict([n for n in names if n in looked_for], step)
+            )
         if held is None:
             return False
         try:
@@ -171,18 +182,28 @@ class Fetching:
         self._folder.keep(held, info)
         return True
 
-    def _look_far(self) -> None:
-        """Find out when the shards that are here are needed, as far as is looked."""
+    def _is_wanted(self, info: ShardInfo, step: int | None) -> bool:
+        """Whether a shard is needed still: while this thread had no core it may have come, been
+        read by everybody, and gone."""
+        if step is None:
+            with self._news:
+                return info.sha256 in self._waited_for
+        with self._lock:
+            return step >= self._horizon.step
+
+    def _look_far(self) -> set[str]:
+        """Find out when the shards that are here are needed, as far as is looked; their names."""
         names = self._folder.names()
         for _ in range(MOST_STEPS):
             with self._lock:
                 known = (self._horizon.next_use(name, self._horizon.step) for name in names)
                 if self._horizon.num_ahead >= MOST_STEPS or None not in known:
-                    return
+                    break
                 try:
                     self._horizon.look_further()
                 except RecipeError:  # for whoever comes to that step
-                    return
+                    break
+        return set(names)
 
     def _may_evict(self, names: list[str], step: int | None) -> list[str]:
         """Of the shards that are here, those that are not needed up to a step; the last to be

@@ -176,6 +176,16 @@ input()
 """
 
 
+def wait_until_nothing_comes(folder):
+    """Wait until no shard has come for half a second."""
+    before, since = -1, time.monotonic()
+    while time.monotonic() - since < 0.5:
+        num_here = len(list(folder.glob("*.arrow")))
+        if num_here != before:
+            before, since = num_here, time.monotonic()
+        time.sleep(0.01)
+
+
 def test_processes_share_a_cache_and_a_killed_one_leaves_nothing_to_clean(run, serve, tmp_path):
     store = serve(run)
     store.cache = tmp_path / "cache"
@@ -195,6 +205,7 @@ def test_processes_share_a_cache_and_a_killed_one_leaves_nothing_to_clean(run, s
             subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as slow,
             Loader(store.address, "phase1", 0, 2, **options) as fast,
         ):
+            wait_until_nothing_comes(store.cache / "shards")  # else what is on its way counts
             killed.send_signal(signal.SIGKILL)
             killed.wait()
             store.sent.clear()
@@ -212,7 +223,9 @@ def test_processes_share_a_cache_and_a_killed_one_leaves_nothing_to_clean(run, s
     expected = [ranks[1].batch_at(step)[0].doc_ids.tolist() for step in range(NUM_STEPS)]
     assert [list(map(int, line.split())) for line in lines] == expected
     assert sent[first] == 1
-    assert set(sent.values()) == {1}
+    # What comes ahead may take the room of the shard that the kill cut off. It has to give it back
+    # to who waits for that shard, and then comes again.
+    assert sum(sent.values()) <= len(sent) + 1
     assert store.most_cached <= cache_bytes
     assert not list(store.cache.glob("shards/*.part-*"))
 
