@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from tokenmill.training.attention import (
+    attention_by_block,
     attention_by_sequence,
     backend,
     block_diagonal_attention,
@@ -33,19 +34,31 @@ def outputs_and_gradients(attend, qkv, *where):
     return [attended, *torch.autograd.grad(attended.square().sum(), qkv)]
 
 
+def assert_equals_the_dense_mask(attend, qkv, where, window=0):
+    dense = outputs_and_gradients(block_diagonal_attention, qkv, *where, window)
+    for ours, expected in zip(outputs_and_gradients(attend, qkv, *where), dense, strict=True):
+        assert_close(ours, expected, rtol=1e-5, atol=1e-5)
+
+
 @settings(deadline=None, max_examples=60)
-@given(lengths, st.integers(0, 4), st.data())
-def test_a_call_a_sequence_equals_a_dense_block_diagonal_mask(keys, window, data):
-    queries = keys if window else [data.draw(st.integers(0, 4)) if keys else 0 for keys in keys]
-    where = (bounds(queries + TAIL), bounds(keys + TAIL), window)
-    qkv = random_qkv(max(sum(queries), 1), sum(keys))
-    if not any(queries):
-        return
-    packed = outputs_and_gradients(attention_by_sequence, qkv, *where)
-    for ours, dense in zip(
-        packed, outputs_and_gradients(block_diagonal_attention, qkv, *where), strict=True
-    ):
-        assert_close(ours, dense, rtol=1e-5, atol=1e-5)
+@given(lengths, st.data())
+def test_a_call_a_sequence_equals_a_dense_block_diagonal_mask(keys, data):
+    queries = [data.draw(st.integers(0, 4)) if keys else 0 for keys in keys]
+    if any(queries):
+        qkv = random_qkv(sum(queries), sum(keys))
+        where = bounds(queries + TAIL), bounds(keys + TAIL)
+        assert_equals_the_dense_mask(attention_by_sequence, qkv, where)
+
+
+@settings(deadline=None, max_examples=60)
+@given(lengths, st.integers(1, 9))
+def test_blocks_with_their_neighbours_equal_a_dense_mask(lengths, window):
+    def attend(query, key, value, cu_queries, cu_keys):
+        return attention_by_block(query, key, value, cu_keys, window)
+
+    where = bounds(lengths + TAIL), bounds(lengths + TAIL)
+    qkv = random_qkv(sum(lengths), sum(lengths))
+    assert_equals_the_dense_mask(attend, qkv, where, window)
 
 
 @pytest.mark.parametrize(
