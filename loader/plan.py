@@ -222,7 +222,7 @@ def _plan(
             order.grown(count, rows)
             for order, count, rows in zip(before.orders, counts_before, shard_rows, strict=True)
         ]
-    batch_sizes = _batch_sizes(config, manifest.row_tokens)
+    batch_sizes = batch_sizes_of(config, manifest.row_tokens)
     edges = Buckets(manifest.bucket_edges)
     subsets = {subset: edges.of_subset(subset) for subset in config.subsets}
     weights = [
@@ -292,7 +292,8 @@ def _sections(
     return tuple(sections)
 
 
-def _batch_sizes(config: LoaderConfig, row_tokens: int) -> BatchSizes:
+def batch_sizes_of(config: LoaderConfig, row_tokens: int) -> BatchSizes:
+    """The steps of a phase, as its settings have them."""
     full = max(1, config.batch_tokens // row_tokens)
     if config.batch_warmup is None:
         return BatchSizes(full, full)

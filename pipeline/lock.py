@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tokenmill.errors import RunError
+from tokenmill.shards.files import writable
 
 
 @contextlib.contextmanager
@@ -28,13 +29,9 @@ def locked(run: Path) -> Iterator[None]:
         raise RunError(
             f"{run}: the folder holds other things and no run. Choose a new or empty --out."
         )
-    try:
+    with writable(run):
         run.mkdir(parents=True, exist_ok=True)
         file = path.open("a+")
-    except OSError as error:
-        raise RunError(
-            f"{run}: cannot write there ({error.strerror}). Choose another --out."
-        ) from None
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

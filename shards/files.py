@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from tokenmill.errors import FormatError
+from tokenmill.errors import FormatError, RunError
 
 
 @contextlib.contextmanager
@@ -55,6 +55,17 @@ def read_json(path: Path) -> Any:
         raise FormatError(f"{path}: no such file. Is the folder a finished run?") from None
     except ValueError as error:
         raise FormatError(f"{path}: no JSON ({error}). Delete it and build again.") from None
+
+
+@contextlib.contextmanager
+def writable(folder: Path) -> Iterator[None]:
+    """Turn what the system says of a folder that cannot be written into one of our errors."""
+    try:
+        yield
+    except OSError as error:
+        raise RunError(
+            f"{folder}: cannot write there ({error.strerror}). Choose another --out."
+        ) from None
 
 
 def sha256_file(path: Path) -> str:

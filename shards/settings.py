@@ -4,24 +4,29 @@
 
 A class states its settings by its fields; this file only walks the types: numbers, strings,
 booleans, None, Path, Literal, StrEnum, tuple[X, ...], dict[str, X], X | None and other
-dataclasses. An integer may stand where a float is asked for, nothing else is converted. What a
-class itself refuses (in __post_init__) gets its place added.
+dataclasses. An integer may stand where a float is asked for, and 4e6 for an integer; nothing else
+is converted. What a class itself refuses (in __post_init__) gets its place added.
 """
 
 import contextlib
 import difflib
 import enum
 import functools
+import re
 import types
 import typing
 from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+import yaml
 
 from tokenmill.errors import RecipeError
 
 T = TypeVar("T")
+_EXPONENT = re.compile(r"\d+(\.\d+)?[eE]\+?\d{1,2}")
 
 
 def read_settings(cls: type[T], mapping: object, where: str) -> T:
@@ -49,6 +54,28 @@ def read_settings(cls: type[T], mapping: object, where: str) -> T:
         return cls(**values)
     except RecipeError as error:
         raise RecipeError(f"{where}: {error}") from None
+
+
+def apply_change(mapping: dict[str, Any], change: str) -> None:
+    """Set one key of nested mappings, in place, to what `a.b=value` says; the value is YAML.
+
+    Raises:
+        RecipeError: that is no change, or the value no YAML.
+    """
+    place, equals, text = change.partition("=")
+    if not equals or not place:
+        raise RecipeError(f"--set {change}: expected key=value, e.g. packing.overlong=split")
+    *above, key = place.split(".")
+    for name in above:
+        if mapping.get(name) is None:
+            mapping[name] = {}
+        mapping = mapping[name]
+        if not isinstance(mapping, dict):
+            raise RecipeError(f"--set {change}: {name} is a value, it has no keys below it")
+    try:
+        mapping[key] = yaml.safe_load(text) if text else ""
+    except yaml.YAMLError:
+        raise RecipeError(f"--set {change}: {text} is not readable as YAML") from None
 
 
 def to_mapping(settings: Any) -> Any:
@@ -137,6 +164,9 @@ def _convert_plain(hint: Any, value: Any, where: str) -> Any:
     if hint is float and isinstance(value, str):
         with contextlib.suppress(ValueError):  # YAML 1.1 takes 6e-4 for a string
             value = float(value)
+    if hint is int and isinstance(value, str) and _EXPONENT.fullmatch(value):
+        number = Decimal(value)  # and 4e6
+        value = int(number) if number == number.to_integral_value() else value
     if hint is float and value != value:
         raise RecipeError(f"{where}: expected a number, found {value!r}, which compares to none.")
     # bool is an int in Python; a recipe that says `rows: true` means something else.

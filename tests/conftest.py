@@ -1,4 +1,4 @@
-"""What tests share: the folder of real text, if there is one."""
+"""What tests share: small units, and the folder of real text, if there is one."""
 
 import os
 from pathlib import Path
@@ -12,6 +12,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # The first example of a property may have numba compile; no example has to be fast.
 settings.register_profile("tokenmill", deadline=None)
 settings.load_profile("tokenmill")
+
+
+@pytest.fixture
+def small_units(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some ten units from some kilobytes of text."""
+    from pipeline_runs import SMALL_UNIT_BYTES  # with all that a build imports
+
+    monkeypatch.setattr("tokenmill.pipeline.plan.UNIT_BYTES", SMALL_UNIT_BYTES)
 
 
 @pytest.fixture(scope="session")

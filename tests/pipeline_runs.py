@@ -5,13 +5,18 @@ import random
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import yaml
 
+from tokenmill.cli import main
 from tokenmill.shards.files import sha256_file, write_json
+from tokenmill.shards.listing import read_listing
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 WORDS = ("mill", "stone", "grain", "flour", "water", "wheel", "river", "bread", "wind", "sail")
+SMALL_UNIT_BYTES = 4000
+"""Makes some ten units from write_sources' files."""
 SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
@@ -84,6 +89,19 @@ def prepare(folder: Path, **changes: object) -> Path:
     write_sources(folder / "in")
     write_vocabulary(folder)
     return write_recipe(folder, **changes)
+
+
+def build(recipe: Path, run: Path, *arguments: str) -> int:
+    """The exit code of an inline build."""
+    return main(["build", str(recipe), "--out", str(run), "--engine", "inline", *arguments])
+
+
+def root(run: Path) -> str:
+    return read_listing(run).root
+
+
+def decisions(run: Path) -> list[dict]:
+    return ds.dataset(run / "decisions", format="parquet").to_table().to_pylist()
 
 
 class Killed(BaseException):

@@ -15,7 +15,7 @@ import pytest
 from fetch_servers import Hub, nginx, write
 from pipeline_runs import prepare, write_sources
 
-from tokenmill import commands
+from tokenmill import build_commands
 from tokenmill.cli import main
 from tokenmill.pipeline import plan
 from tokenmill.pipeline.engine import InlineEngine
@@ -186,7 +186,7 @@ class Recorder(InlineEngine):
 def test_never_more_is_there_than_the_cap(nginx, served, tmp_path, monkeypatch, capsys):
     recipe, expected = served
     sizes = [p.stat().st_size for p in nginx.root.iterdir() if p.suffix != ".txt"]
-    monkeypatch.setattr(commands, "InlineEngine", Recorder)
+    monkeypatch.setattr(build_commands, "InlineEngine", Recorder)
     none = ("--keep-downloads", "none", "--set")
     build(recipe, tmp_path / "run", *none, f"downloads.max_bytes={max(sizes)}")
     assert 0 < Recorder.most <= max(sizes) < sum(sizes)
@@ -259,7 +259,7 @@ def test_a_file_that_changes_between_its_listing_and_its_coming_is_one_clear_err
             return super().run(function, tasks)
 
     with monkeypatch.context() as patch:
-        patch.setattr(commands, "InlineEngine", Meddler)
+        patch.setattr(build_commands, "InlineEngine", Meddler)
         assert "code.jsonl: changed since it was listed" in refused(recipe, run, capsys)
     code.write_bytes(before)
     build(recipe, run)

@@ -40,12 +40,13 @@ class Outer:
 
 def test_a_mapping_becomes_the_dataclass_and_comes_back():
     mapping = {
-        "name": "x", "colour": "blue", "how": "drop", "edges": [1, 2], "inner": {"rows": 3},
+        "name": "x", "colour": "blue", "how": "drop", "edges": [1, 2], "inner": {"rows": "2.5e3"},
         "each": {"a": {"share": 1}}, "place": "/tmp", "share": "1/3",
     }  # fmt: skip
     outer = read_settings(Outer, mapping, "r.yaml")
     assert outer.colour is Colour.BLUE
     assert outer.edges == (1, 2)
+    assert outer.inner.rows == 2_500  # which YAML 1.1 takes for a string
     assert outer.each["a"].share == 1.0
     assert outer.place == Path("/tmp")
     assert read_settings(Outer, to_mapping(outer), "again") == outer
@@ -61,6 +62,10 @@ def test_a_mapping_becomes_the_dataclass_and_comes_back():
             "r.yaml.inner.rows: expected a whole number, found True (bool)",
         ),
         ({"inner": {"rows": 1.5}}, "r.yaml.inner.rows: expected a whole number, found 1.5 (float)"),
+        (
+            {"inner": {"rows": "1.25e1"}},
+            "r.yaml.inner.rows: expected a whole number, found '1.25e1'",
+        ),
         ({"inner": {"rows": -1}}, "r.yaml.inner: rows must not be negative, got -1"),
         ({"inner": 3}, "r.yaml.inner: expected a mapping of settings, found 3 (int)"),
         ({"name": None}, "r.yaml.name: expected a string, found nothing."),

@@ -163,6 +163,16 @@ def test_the_position_is_that_of_the_newest_whole_state(tmp_path, file, reached)
     assert newest_position(tmp_path) == ("phase1", reached)
 
 
+def test_a_list_of_checksums_that_misses_a_file_is_named_itself(tmp_path):
+    write(tmp_path, checkpoint(1), keep=1)
+    path = tmp_path / "step-0000001" / "complete.json"
+    sums = read_json(path)
+    del sums["model.safetensors"]
+    write_json(path, sums)
+    with pytest.raises(FormatError, match=r"complete.json: expected a checksum of model.safeten"):
+        read_checkpoint(tmp_path / "step-0000001")
+
+
 def test_training_does_not_start_anew_over_damaged_checkpoints(tmp_path):
     write(tmp_path, checkpoint(1), keep=3)
     damage(tmp_path, 1)
@@ -202,8 +212,8 @@ def test_a_full_disk_is_told_with_what_is_needed_at_the_next_call(tmp_path):
             writer.save(checkpoint(2, numbers=10_000_000))
             with pytest.raises(
                 RunError,
-                match=r"step-0000002: the checkpoint could not be written \(.*\)\. It takes 0\.04 "
-                r"GB, and [\d.,]+ GB are free\. .* training goes on after step 1\.",
+                match=r"step-0000002: the checkpoint could not be written \(.*\)\. It takes 40\.0 "
+                r"MB, and [\d.,]+ MB are free\. .* training goes on after step 1\.",
             ):
                 writer.finish()
         finally:

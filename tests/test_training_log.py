@@ -2,12 +2,13 @@
 
 import json
 import math
+import resource
 from dataclasses import replace
 
 import pytest
 from test_training_curve import held_out, step
 
-from tokenmill.errors import FormatError
+from tokenmill.errors import FormatError, RunError
 from tokenmill.training.log import Log, latest, read_log
 
 
@@ -74,11 +75,38 @@ def test_half_a_line_of_a_killed_process_is_dropped(tmp_path, cut):
     assert read_log(path) == lines
 
 
-def test_of_repeated_lines_the_last_counts():
-    a, b = held_out(2, 1.0, "all"), held_out(2, 2.0, source="wiki")
-    lines = [step(1, 5.0), step(2, 4.0), a, b, step(2, 4.25), replace(b, loss=1.5), step(3, 3.0)]
-    found = [(line.step, line.loss) for line in latest(lines)]
-    assert found == [(1, 5.0), (2, 4.25), (2, 1.0), (2, 1.5), (3, 3.0)]
+def test_a_step_that_is_done_again_takes_back_what_was_said_of_it_and_of_later_ones():
+    lines = [step(1, 5.0), step(2, 4.0), held_out(2, 1.0, "all"), step(3, 3.0), step(4, 2.0)]
+    again = [step(2, 4.25), held_out(2, 1.5, "all"), held_out(2, 2.0, source="wiki")]
+    found = [(line.step, line.loss) for line in latest([*lines, *again])]
+    assert found == [(1, 5.0), (2, 4.25), (2, 1.5), (2, 2.0)]
+    assert latest([*lines, *again, step(1, 6.0)]) == [step(1, 6.0)]  # begun anew
+
+
+def test_of_evaluations_after_the_same_step_the_last_counts():
+    first, made_up_for = held_out(2, 1.0, "all"), held_out(2, 1.5, "all")
+    lines = [step(2, 4.0), first, step(3, 3.0), made_up_for]
+    assert latest(lines) == [lines[0], made_up_for, lines[2]]
+
+
+@pytest.mark.parametrize("room", [0, 9])
+def test_a_full_disk_is_told_with_the_file_and_leaves_a_log_that_goes_on(tmp_path, room):
+    path = tmp_path / "log.jsonl"
+    lines = [step(1, 5.0), step(2, 4.0)]
+    with Log(path) as log:
+        log.write(lines[0])
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + room, hard))
+        try:
+            with pytest.raises(
+                RunError, match=r"log.jsonl: a line could not be written \(File too large\)"
+            ):
+                log.write(lines[1])
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with Log(path) as log:
+        log.write(lines[1])
+    assert read_log(path) == lines
 
 
 @pytest.mark.parametrize("text", ['{"event": "party"}', "[]", "{", '{"event": "step", "x": 1}'])

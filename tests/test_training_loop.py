@@ -1,15 +1,19 @@
 """The loop on a tiny run: phases, resume, signals, and what it refuses."""
 
+import contextlib
+import fcntl
 import json
 import math
 import os
+import shutil
 import signal
 from dataclasses import replace
 
 import loader_runs
 import pytest
 import torch
-from safetensors.torch import load_file
+from loader_runs import TOKENIZER
+from safetensors.torch import load_file, save_file
 from training_runs import (
     ROW_TOKENS,
     TOKENS_PER_STEP,
@@ -31,7 +35,13 @@ from tokenmill.training import loop as loop_module
 from tokenmill.training import step as step_module
 from tokenmill.training.config import ScheduleConfig
 from tokenmill.training.evaluate import unigram_entropy
+from tokenmill.training.hf.architecture import to_config
+from tokenmill.training.hf.weights import to_hugging_face
+from tokenmill.training.initialise import initialise
 from tokenmill.training.loop import _Training, train
+from tokenmill.training.model import build_model
+from tokenmill.training.presets import encoder_config
+from tokenmill.training.process import StopRequest, exclusive
 from tokenmill.training.recompilation import Recompilations
 from tokenmill.training.schedule import learning_rate
 from tokenmill.training.step import Learner
@@ -70,6 +80,27 @@ def train_and_kill_after(run, out, step, monkeypatch):
         patch.setattr(_Training, "_step", dying)
         with pytest.raises(Killed):
             train(run, out=out, device="cpu", threads=1)
+
+
+def test_a_resume_needs_none_of_what_first_weights_came_from(tmp_path, monkeypatch):
+    model = build_model(encoder_config("tiny", vocab_size=100, pad_id=0), "cpu")
+    initialise(model, seed=7)
+    write_json(
+        tmp_path / "model" / "config.json", to_config(model.config, TOKENIZER, max_length=24)
+    )
+    weights = to_hugging_face(model.state_dict(), model.config)
+    save_file(weights, tmp_path / "model" / "model.safetensors")
+    settings = {"initial_weights": str(tmp_path / "model"), "ema_decay": 0.9}
+    run = make_training_run(tmp_path / "run", steps={"phase1": 4}, training=settings)
+    assert train(run, out=tmp_path / "straight", device="cpu", threads=1).finished
+    train_and_kill_after(run, tmp_path / "killed", 2, monkeypatch)
+    shutil.rmtree(tmp_path / "model")
+    monkeypatch.setattr(step_module, "initialise", pytest.fail)
+    assert train(run, out=tmp_path / "killed", device="cpu", threads=1).finished
+    assert [facts(line) for line in steps(tmp_path / "killed")] == [
+        facts(line) for line in steps(tmp_path / "straight")
+    ]
+    assert held_out(tmp_path / "killed") == held_out(tmp_path / "straight")
 
 
 def test_phases_follow_each_other_with_their_own_schedules(run, uninterrupted):
@@ -131,7 +162,7 @@ def test_the_model_learns_from_the_context_of_a_masked_token(tmp_path, monkeypat
         held_out={"8-15": 10},
     )
     summary = train(run, out=tmp_path / "out", device="cpu", threads=1)
-    assert summary.held_out["all"] < unigram_entropy(run, "phase1") - 1
+    assert summary.held_out["all"].loss < unigram_entropy(run, "phase1") - 1
 
 
 def test_a_finished_training_has_nothing_to_do(run, uninterrupted):
@@ -186,7 +217,7 @@ def send_during(monkeypatch, module, function, step, name):
     ids=["step", "SIGINT", "evaluation", "last evaluation", "asynchronous save"],
 )
 def test_a_signal_saves_and_stops_and_nothing_is_lost(
-    run, uninterrupted, tmp_path, monkeypatch, capsys, name, module, function, step, stops_after
+    run, uninterrupted, tmp_path, monkeypatch, capfd, name, module, function, step, stops_after
 ):
     handlers = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     with monkeypatch.context() as patch:
@@ -196,7 +227,10 @@ def test_a_signal_saves_and_stops_and_nothing_is_lost(
     saved = summary.position.step
     assert saved in stops_after
     assert (tmp_path / "checkpoints" / f"step-{saved:07d}" / "complete.json").exists()
-    assert f"{name}: stopped after step {saved}, which is saved." in capsys.readouterr().err
+    said = capfd.readouterr().err
+    assert said.index(f"{name}: saves after the step under way; a second signal ends") < said.index(
+        f"{name}: stopped after step {saved}, which is saved."
+    )
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == handlers
 
     assert train(run, out=tmp_path, device="cpu", threads=1).finished
@@ -336,6 +370,16 @@ def test_a_finished_training_on_a_corpus_built_anew_is_refused(tmp_path):
         train(run, out=tmp_path / "out", device="cpu", threads=1)
 
 
+def test_a_damaged_checkpoint_is_named_though_the_one_before_it_is_refused(tmp_path, capsys):
+    run = make_training_run(tmp_path / "run", steps={"phase1": 4})
+    train(run, out=tmp_path / "out", device="cpu", threads=1)
+    (tmp_path / "out" / "checkpoints" / "step-0000004" / "state.json").unlink()
+    change(run, "training", seed=5)
+    with pytest.raises(ResumeError, match=r"step 2: the checkpoint was made with training\.seed 0"):
+        train(run, out=tmp_path / "out", device="cpu", threads=1)
+    assert "step-0000004/state.json: expected SHA-256 " in capsys.readouterr().err
+
+
 def test_settings_that_only_say_when_to_look_may_change(tmp_path, monkeypatch):
     run = make_training_run(tmp_path / "run", steps={"phase1": 4})
     train_and_kill_after(run, tmp_path / "out", 2, monkeypatch)
@@ -355,6 +399,43 @@ def test_a_second_training_into_the_same_folder_is_refused(run, tmp_path, monkey
         train(run, out=tmp_path, device="cpu")
 
 
+@pytest.mark.parametrize("launched", [False, True])
+def test_a_second_signal_ends_at_once_but_not_what_torchrun_hands_on(monkeypatch, launched):
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    if launched:
+        monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    with StopRequest() as asked:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert asked.signal == "SIGINT"
+        with contextlib.nullcontext() if launched else pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_lock_that_its_holder_removed_before_it_was_taken_holds_nothing(tmp_path, monkeypatch):
+    take = fcntl.flock
+
+    def late(file, operation):
+        (tmp_path / "lock").unlink()
+        take(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with pytest.raises(RunError, match="another process trains into this"), exclusive(tmp_path):
+        pytest.fail("two would train")
+
+
+def test_a_log_that_is_none_is_found_before_the_first_step(run, tmp_path):
+    (tmp_path / "log.jsonl").write_text("a note of mine\n")
+    with pytest.raises(FormatError, match=r"log.jsonl, line 1: no line of this version's"):
+        train(run, out=tmp_path, device="cpu", threads=1)
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_training_does_not_end_for_a_picture(run, tmp_path, capsys):
+    (tmp_path / "loss.svg").mkdir()
+    assert train(run, out=tmp_path, device="cpu", phases=["phase1"], threads=1).finished
+    assert "loss.svg: could not be written (Is a directory)." in capsys.readouterr().err
+
+
 def test_torch_is_left_as_it_was_found(run, tmp_path):
     before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     train(run, out=tmp_path, device="cpu", phases=["phase1"], threads=1)
@@ -368,15 +449,32 @@ def test_a_run_without_held_out_rows_trains_and_logs_no_held_out_loss(tmp_path):
 
 
 def test_what_cannot_be_is_refused(run, tmp_path):
+    out = tmp_path / "out"
     with pytest.raises(RecipeError, match=r"training.shard: 2 processes share .* there are 1\."):
-        train(run, out=tmp_path, device="cpu", settings={"shard": 2})
+        train(run, out=out, device="cpu", settings={"shard": 2})
     with pytest.raises(RecipeError, match="phase phase3: not in the run"):
-        train(run, out=tmp_path, device="cpu", phases=["phase3"])
+        train(run, out=out, device="cpu", phases=["phase3"])
     short = {"preset": "roberta-base", "model": {"max_positions": 25}}  # the first two not used
     with pytest.raises(RecipeError, match="up to 24 tokens, and the model has 23 learned pos"):
-        train(run, out=tmp_path, device="cpu", settings=short)
+        train(run, out=out, device="cpu", settings=short)
+    with pytest.raises(RecipeError, match=r"phase1: .*follow each other, and the rows hold docum"):
+        train(run, out=out, device="cpu", settings={"preset": "bert-base"})
+    with pytest.raises(FormatError, match=r"elsewhere: no config.json\. Give a folder of `tokenm"):
+        train(run, out=out, device="cpu", settings={"tile_from": "elsewhere"})
     with pytest.raises(FormatError, match="no finished run there"):
-        train(tmp_path / "nothing", out=tmp_path, device="cpu")
+        train(tmp_path / "nothing", out=out, device="cpu")
+    assert not out.exists()
+    (tmp_path / "file").touch()
+    with pytest.raises(RunError, match=r"file: cannot write there \(File exists\)"):
+        train(run, out=tmp_path / "file", device="cpu")
+
+
+def test_labels_that_no_head_learns_are_told(tmp_path, capsys):
+    run = make_training_run(tmp_path / "run", steps={"phase1": 2})
+    folder = pack_folder(run, read_run(run).phases["phase1"].pack)
+    write_manifest(folder, replace(read_manifest(folder), sequences="pairs"))
+    train(run, out=tmp_path / "out", device="cpu", threads=1)
+    assert "pairs of texts; the model has no next_sentence" in capsys.readouterr().err
 
 
 def test_the_log_is_one_json_object_a_line(uninterrupted):

@@ -6,9 +6,11 @@ import torch
 from loader_runs import ROW_TOKENS
 from model_batches import make_batch
 from torch.testing import assert_close
+from torch.utils._python_dispatch import TorchDispatchMode
 from training_runs import ROWS_PER_STEP, make_training_run
 
 from tokenmill.loader import Loader
+from tokenmill.training import attention
 from tokenmill.training.initialise import initialise
 from tokenmill.training.loss import batch_loss, masked_token_loss
 from tokenmill.training.model import build_model
@@ -86,3 +88,44 @@ def test_padding_and_unused_slots_do_not_reach_the_gradient(tmp_path):
         results.append([loss, *torch.autograd.grad(loss, list(model.parameters()))])
     for value, other in zip(*results, strict=True):
         assert torch.equal(value, other)
+
+
+class VarlenCalls(TorchDispatchMode):
+    """Sees each call of the GPU's kernel, forward and backward."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function.namespace == "torch_attn":
+            self.calls.append((function.__name__, args))
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("preset", ["neobert", "modernbert-base", "bert-base"])
+def test_a_gpus_step_reads_nothing_back_and_gives_its_kernel_what_it_takes(preset, monkeypatch):
+    """The meta device has shapes and no numbers: whoever reads one there gets an error."""
+    monkeypatch.setattr(attention, "backend", lambda *_: "varlen")
+    shape = {"vocab_size": 100, "pad_id": 0, "width": 32, "heads": 2, "hidden": 48, "layers": 4}
+    model = build_model(encoder_config(preset, shape), "meta", torch.bfloat16)
+    batch = make_batch([5, 6, 0], 100, masked=[1, 7], unused=1, pairs=True).to("meta")
+    with VarlenCalls() as seen:
+        batch_loss(model, batch, z_loss=1e-4).backward()
+    assert [name for name, _ in seen.calls] == (
+        4 * ["_varlen_attn.default"] + 4 * ["_varlen_attn_backward.default"]
+    )
+    for name, args in seen.calls:
+        tensors = [arg for arg in args if isinstance(arg, torch.Tensor)]
+        query, key, value = tensors[:3] if name == "_varlen_attn.default" else tensors[1:4]
+        # flash_api.cpp: 16 bits, heads of a multiple of 8 without gaps, bounds of 32 bits.
+        for tensor in (query, key, value):
+            assert tensor.dtype == torch.bfloat16
+            assert tensor.shape[1:] == (2, 16)
+            assert tensor.stride(2) == 1
+        bounds = [
+            tensor for tensor in tensors if tensor.dim() == 1 and tensor.dtype != torch.uint64
+        ]
+        assert [(each.dtype, each.shape, each.is_contiguous()) for each in bounds] == (
+            2 * [(torch.int32, (4,), True)]
+        )

@@ -1,12 +1,13 @@
-import math
+"""One encoder for all presets: packed equals separate, compiled equals plain, masked equals all."""
+
 from dataclasses import replace
-from itertools import product
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from model_batches import make_batch
+from small_models import KINDS, VOCAB, make_model
 from torch import nn
 from torch._dynamo.testing import CompileCounter
 from torch.testing import assert_close
@@ -18,36 +19,13 @@ from tokenmill.loader import TorchBatch
 from tokenmill.loader.masking import NO_TARGET
 from tokenmill.training.block import Norm, Sequences
 from tokenmill.training.dropout import seed_dropout
-from tokenmill.training.encoder_config import EncoderConfig, RopeConfig
+from tokenmill.training.encoder_config import RopeConfig
 from tokenmill.training.initialise import initialise
 from tokenmill.training.loss import batch_loss
 from tokenmill.training.masked_queries import masked_queries
-from tokenmill.training.model import build_model, num_parameters
-from tokenmill.training.presets import PRESETS, encoder_config
+from tokenmill.training.model import build_model
+from tokenmill.training.presets import encoder_config
 from tokenmill.training.rope import global_angles, local_angles
-from tokenmill.training.tiling import tile
-
-VOCAB = 50
-SMALL = {"vocab_size": VOCAB, "width": 16, "heads": 2, "hidden": 24, "pad_id": 0, "init_range": 0.3}
-KINDS = {
-    "neobert": encoder_config("neobert", {**SMALL, "layers": 2}),
-    "modernbert": encoder_config(
-        "modernbert-base", {**SMALL, "layers": 4, "window": 2, "attention_dropout": 0.0}
-    ),
-    "bert": encoder_config(
-        "bert-base", {**SMALL, "layers": 2, "max_positions": 16, "dropout": 0.0}
-    ),
-    "roberta": encoder_config(
-        "roberta-base", {**SMALL, "layers": 2, "max_positions": 18, "dropout": 0.0}
-    ),
-}
-"""Every kind of layer, small, and without dropout."""
-
-
-def make_model(config: EncoderConfig, dtype: torch.dtype = torch.float64, **options):
-    model = build_model(config, "cpu", dtype, **options)
-    initialise(model, seed=0)
-    return model
 
 
 def gradients(model, loss) -> dict[str, torch.Tensor]:
@@ -55,62 +33,6 @@ def gradients(model, loss) -> dict[str, torch.Tensor]:
     found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
     assert all(gradient is not None for gradient in found)
     return dict(zip(parameters, found, strict=True))
-
-
-# Encoder, and with its head; of BERT and RoBERTa the encoder counts a pooler. Sources: the released
-# checkpoints, and transformers' models of the same settings.
-COUNTS = {
-    "neobert": (221_665_536, 245_136_954),
-    "modernbert-base": (149_014_272, 149_655_232),
-    "modernbert-large": (394_781_696, 395_881_664),
-    "ettin-17m": (16_797_440, 16_913_600),
-    "ettin-32m": (31_883_136, 32_081_344),
-    "ettin-68m": (68_144_640, 68_457_664),
-    "ettin-150m": (149_014_272, 149_655_232),
-    "ettin-400m": (394_781_696, 395_881_664),
-    "ettin-1b": (1_028_050_688, 1_031_314_112),
-    "bert-base": (109_482_240, 110_106_428),
-    "bert-large": (335_141_888, 336_226_108),
-    "roberta-base": (124_645_632, 124_697_433),
-    "roberta-large": (355_359_744, 355_412_057),
-    "tiny": (1_444_480, 2_501_248),
-}
-
-
-@pytest.mark.parametrize("preset", PRESETS)
-def test_every_preset_has_exactly_the_published_parameters(preset):
-    config = encoder_config(preset)
-    model = build_model(config)
-    pooler = config.width * (config.width + 1) if config.positions == "learned" else 0
-    assert num_parameters(model.encoder) + pooler == COUNTS[preset][0]
-    assert num_parameters(model) == COUNTS[preset][1]
-    assert all(parameter.is_meta for parameter in model.parameters())
-
-
-@pytest.mark.parametrize(
-    ("preset", "count"), [("bert-base", 109_514_298), ("bert-large", 335_174_458)]
-)
-def test_bert_without_the_next_sentence_head_has_its_masked_language_models_parameters(
-    preset, count
-):
-    assert num_parameters(build_model(encoder_config(preset, {"next_sentence": False}))) == count
-
-
-def test_a_tied_decoder_is_the_embedding_itself_and_neoberts_is_its_own():
-    assert "decoder.weight" not in build_model(KINDS["modernbert"]).state_dict()
-    assert len(build_model(encoder_config("neobert")).state_dict()) == 172
-
-
-def test_a_recipe_may_round_the_tokenizers_vocabulary_up_and_not_down():
-    config = encoder_config("tiny", {"vocab_size": 128}, vocab_size=100)
-    assert config.vocab_size == 128
-    with pytest.raises(RecipeError, match="vocab_size: expected at least the tokenizer's 100"):
-        encoder_config("tiny", {"vocab_size": 64}, vocab_size=100)
-
-
-def test_an_unknown_preset_is_refused_with_the_known_ones():
-    with pytest.raises(RecipeError, match=r"preset nebert: unknown\. Presets: neobert, modern"):
-        encoder_config("nebert")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -270,97 +192,6 @@ def test_a_phase_may_change_rotary_positions():
     assert not torch.allclose(model.encoder(batch), before)
     model.set_rope(RopeConfig())
     assert torch.equal(model.encoder(batch), before)
-
-
-def test_the_first_weights_depend_on_the_seed_alone():
-    weights = []
-    for seed in (3, 3, 4):
-        model = build_model(KINDS["modernbert"], "cpu")
-        initialise(model, seed)
-        weights.append(torch.cat([weight.flatten() for weight in model.parameters()]))
-    assert torch.equal(weights[0], weights[1])
-    assert not torch.equal(weights[0], weights[2])
-
-
-@pytest.mark.parametrize(
-    ("preset", "limit", "residual_limit", "deviation"),
-    [
-        ("neobert", 0.02, 0.02, 1 / math.sqrt(3)),
-        # Of the deviation 0.02, 0.88 is left of a normal distribution cut off at two of it.
-        ("bert-base", 0.04, 0.04, 0.88 / 2),
-        ("modernbert-base", 0.04, 0.04 / math.sqrt(2 * 4), 0.88 / 2),
-    ],
-)
-def test_first_weights_are_the_recipes(preset, limit, residual_limit, deviation):
-    sizes = {"vocab_size": 99, "pad_id": 7, "width": 128, "heads": 2, "hidden": 128, "layers": 4}
-    model = make_model(encoder_config(preset, sizes))
-    block = model.encoder.blocks[3]
-    for weight, largest in [
-        (block.qkv.weight, limit),
-        (block.ffn_in.weight, limit),
-        (block.wo.weight, residual_limit),
-        (block.ffn_out.weight, residual_limit),
-    ]:
-        assert 0.98 * largest < weight.abs().max() <= largest
-        assert weight.std().item() == pytest.approx(deviation * largest, rel=0.02)
-    assert (model.encoder.embeddings.tokens.weight[7] == 0).all() == (preset == "bert-base")
-    for name, parameter in model.named_parameters():
-        if parameter.dim() == 1:
-            assert (parameter == float(name.endswith("norm.weight"))).all()
-
-
-def middle_tiled(small: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
-    """Number by number: the small one in the middle, repeated to all sides."""
-    large = torch.empty(shape)
-    for place in product(*map(range, shape)):
-        source = (
-            (index - (size - old) // 2) % old
-            for index, size, old in zip(place, shape, small.shape, strict=True)
-        )
-        large[place] = small[tuple(source)]
-    return large
-
-
-def single_matrices(name: str, rows: torch.Tensor, config: EncoderConfig) -> list[torch.Tensor]:
-    """Query, key and value of a qkv, the branches of a gated feed-forward, or the thing itself."""
-    if ".qkv." in name and config.positions == "rotary-interleaved":
-        return [part.flatten(0, 1) for part in rows.unflatten(0, (config.heads, 3, -1)).unbind(1)]
-    if ".qkv." in name:
-        return list(rows.chunk(3))
-    return list(rows.chunk(2) if ".ffn_in." in name and config.feed_forward != "gelu" else [rows])
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_larger_model_is_tiled_from_the_middle_of_a_smaller_one(kind):
-    small = make_model(replace(KINDS[kind], layers=2))
-    torch.manual_seed(0)
-    for parameter in small.parameters():
-        nn.init.normal_(parameter)
-    model = make_model(replace(KINDS[kind], layers=5, width=32, heads=4, hidden=31))
-    tile(model, small)
-    layer_of = {f"blocks.{i}.": f"blocks.{source}." for i, source in enumerate([0, 0, 1, 1, 1])}
-    weights = small.state_dict()
-    for name, rows in model.state_dict().items():
-        layer = next((layer for layer in layer_of if layer in name), "")
-        source = weights.get(name.replace(layer, layer_of.get(layer, "")))
-        if source is None:  # ModernBERT's first layer has no norm for the second to come from
-            assert name == "encoder.blocks.1.attention_norm.weight"
-            assert (rows == 1).all()
-            continue
-        for ours, theirs in zip(
-            single_matrices(name, rows, model.config),
-            single_matrices(name, source, small.config),
-            strict=True,
-        ):
-            assert torch.equal(ours, middle_tiled(theirs, ours.shape)), name
-
-
-def test_a_model_that_is_no_smaller_one_of_the_kind_cannot_be_tiled():
-    config = KINDS["neobert"]
-    with pytest.raises(RecipeError, match=r"tile_from: layers: expected at most 2, .* found 3"):
-        tile(make_model(config), make_model(replace(config, layers=3)))
-    with pytest.raises(RecipeError, match=r"tile_from: vocab_size: expected 50, .* found 60"):
-        tile(make_model(config), make_model(replace(config, vocab_size=60)))
 
 
 def test_dropout_stands_where_the_recipes_have_it():

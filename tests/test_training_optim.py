@@ -11,10 +11,14 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.testing import assert_close
 
+from tokenmill.training.block import split_qkv
 from tokenmill.training.config import TrainingConfig
 from tokenmill.training.ema import Ema
+from tokenmill.training.initialise import initialise
+from tokenmill.training.model import build_model
 from tokenmill.training.muon import Muon, orthogonal
 from tokenmill.training.optim import build_optimizers
+from tokenmill.training.presets import encoder_config
 from tokenmill.training.stable_adamw import StableAdamW
 
 OPTIMIZERS = ["adamw", "stable-adamw", "muon"]
@@ -219,6 +223,32 @@ def test_muon_takes_the_matrices_of_layers_and_nothing_else():
     found = [n for group in layers.param_groups for n in names_of(model, group["params"])]
     assert found == [f"encoder.blocks.{name}" for name in LAYERS]
     assert isinstance(rest, torch.optim.AdamW)
+
+
+@pytest.mark.parametrize("preset", ["neobert", "modernbert-base", "bert-base"])
+def test_muon_makes_every_matrix_of_a_layer_orthogonal_by_itself(preset):
+    shape = {"vocab_size": 9, "pad_id": 0, "width": 16, "heads": 2, "layers": 1, "hidden": 24}
+    model = build_model(encoder_config(preset, shape), "cpu")
+    initialise(model, seed=0)
+    block, config = model.encoder.blocks[0], model.config
+    weights = [block.qkv.weight, block.wo.weight, block.ffn_in.weight, block.ffn_out.weight]
+    for index, weight in enumerate(weights):
+        (gradient,) = gradients_of(index, weight.shape, num_steps=1)
+        gradient[: len(gradient) // 3] *= 100  # the query's, or some of it
+        weight.grad = torch.tensor(gradient, dtype=torch.float32)
+
+    def matrices(values):
+        qkv, wo, ffn_in, ffn_out = values
+        branches = [ffn_in] if config.feed_forward == "gelu" else ffn_in.chunk(2)
+        return [*split_qkv(qkv, config).flatten(1, 2), wo, *branches, ffn_out]
+
+    pairs = zip(matrices(weights), matrices([weight.grad for weight in weights]), strict=True)
+    expected = [muon_of(p.detach().double().numpy(), [g.double().numpy()]) for p, g in pairs]
+    optimizers = build_optimizers(model, settings("muon"))
+    optimizers.set_rates(RATE, 1.0, DECAY)
+    optimizers.step(TAKEN)
+    for found, theirs in zip(matrices(weights), expected, strict=True):
+        assert_close(found.detach().double(), torch.tensor(theirs), rtol=0, atol=2e-4)
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)

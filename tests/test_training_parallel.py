@@ -6,6 +6,7 @@ starts two of which one is killed, `training_worker.py` is two more, Ray starts 
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import time
 from pathlib import Path
 
 import pytest
+import ray
 from ray.train import WorkerGroupError
 from training_runs import facts, held_out, make_training_run, steps
 
@@ -21,8 +23,9 @@ from tokenmill import cli
 from tokenmill.errors import RecipeError, RunError
 from tokenmill.shards.files import read_json
 from tokenmill.training.loop import train
+from tokenmill.training.parallel import _lost
 from tokenmill.training.process import exclusive
-from tokenmill.training.ray_train import _original
+from tokenmill.training.ray_train import _compare_resources, _original
 from tokenmill.training.step import Learner
 
 PHASES = {"phase1": 8, "phase2": 6}
@@ -167,13 +170,50 @@ def test_only_rank_0_speaks(folder):
 
 def test_a_sigkill_of_one_rank_ends_all_and_changes_no_loss(folder):
     said = (folder / "said-when-killed").read_text()
-    assert "tokenmill train: another process has ended, and its own message says why" in said
+    place = r"(?:Read error|Connection closed by peer|Write error|Broken pipe)[^.]*[\d.]*[^.]*"
+    why = rf"tokenmill train: another process has ended, and its own message says why \({place}\)\."
+    assert re.search(why, said), said
     # Here a signal came between, there a kill: the same to the bit.
     straight = [facts(line) for line in steps(folder / "replicated")]
     resumed = [facts(line) for line in steps(folder / "killed")]
     assert len(resumed) > STEPS
     assert set(resumed) == set(straight)
     assert resumed[-1] == straight[-1]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:553] Connection closed by peer "
+            "[10.0.0.2]:59008. This is typically caused by a remote worker crashing. GLHF!",
+            "has ended, and its own message says why (Connection closed by peer [10.0.0.2]:59008).",
+        ),
+        (
+            "[/pytorch/third_party/gloo/gloo/transport/tcp/unbound_buffer.cc:78] Timed out waiting "
+            "1800000ms for recv operation to complete",
+            "does not answer (Timed out waiting 1800000ms for recv operation to complete). It hang",
+        ),
+        (
+            "Timed out after 4 seconds waiting for clients. 1/2 clients joined.",
+            "does not answer (Timed out after 4 seconds waiting for clients). It hangs, was stopp",
+        ),
+    ],
+)  # fmt: skip
+def test_what_torch_says_of_lost_processes_is_told_with_what_to_do(words, said):
+    assert f"another process {said}" in _lost(RuntimeError(words))
+
+
+def test_workers_without_room_are_refused_or_where_machines_may_join_told(monkeypatch, capsys):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 16.0, "GPU": 1.0})
+    _compare_resources({"CPU": 16, "GPU": 1})
+    counts = "--ray: the workers take 8 CPUs and 8 GPUs, and Ray has 16 CPUs and 1 GPUs"
+    with pytest.raises(RunError, match=rf"^{counts}\. Start fewer\.$"):
+        _compare_resources({"CPU": 8, "GPU": 8})
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.2:6379")
+    _compare_resources({"CPU": 8, "GPU": 8})
+    assert capsys.readouterr().err == f"{counts}; waiting for machines to join.\n"
 
 
 @pytest.mark.filterwarnings("ignore:::ray")  # Ray's own deprecations

@@ -1,13 +1,15 @@
-"""The same weights give the logits of transformers' models; packed here, one sequence a time there.
+"""The same weights give the logits of transformers' models, and train alike; packed here, one
+sequence a time there.
 
 NeoBERT has no class in transformers: test_training_model.py compares a layer with its code's steps,
-test_training_export.py the whole model with the modelling file that goes into the folder.
+test_training_hugging_face.py the whole model with the modelling file that goes into the folder.
 """
 
 from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from model_batches import make_batch
 from torch import nn
 from transformers import (
@@ -19,9 +21,12 @@ from transformers import (
     RobertaForMaskedLM,
 )
 
+from tokenmill.training.config import TrainingConfig
 from tokenmill.training.encoder_config import RopeConfig
 from tokenmill.training.hf.weights import to_hugging_face
+from tokenmill.training.loss import batch_loss
 from tokenmill.training.model import build_model
+from tokenmill.training.optim import build_optimizers
 from tokenmill.training.presets import encoder_config
 
 VOCAB, LENGTHS = 60, [40, 1, 7]
@@ -61,12 +66,14 @@ def roberta():
     return ours, RobertaForMaskedLM(theirs)
 
 
-@pytest.mark.parametrize(
+FAMILIES = pytest.mark.parametrize(
     "make", [lambda: modernbert(RopeConfig()), lambda: modernbert(YARN), bert, roberta],
     ids=["modernbert", "modernbert-yarn", "bert", "roberta"],
 )  # fmt: skip
-@torch.no_grad()
-def test_logits_are_those_of_transformers(make):
+
+
+def with_the_same_weights(make):
+    """Our model and theirs, without dropout; and our configuration."""
     config, theirs = make()
     ours = build_model(config, "cpu").eval()
     torch.manual_seed(0)
@@ -75,8 +82,11 @@ def test_logits_are_those_of_transformers(make):
     tied = theirs.load_state_dict(to_hugging_face(ours.state_dict(), config), strict=False)
     assert not tied.unexpected_keys
     theirs.tie_weights()
-    batch = make_batch(LENGTHS, VOCAB, masked=[0, 7, 25, 40, 41, 47], pairs=True)
-    predicted = ours(batch)
+    return ours, theirs.eval(), config
+
+
+def of_transformers(theirs, config, batch):
+    """Logits of the masked tokens, and of the pairs where the model has them."""
     logits, pairs = [], []
     for ids, segments in zip(
         batch.input_ids.split(LENGTHS), batch.segment_ids.split(LENGTHS), strict=True
@@ -84,12 +94,51 @@ def test_logits_are_those_of_transformers(make):
         inputs = {"input_ids": ids[None], "attention_mask": torch.ones_like(ids)[None]}
         if config.segments == 2:
             inputs["token_type_ids"] = segments[None]
-        output = theirs.eval()(**inputs)
+        output = theirs(**inputs)
         logits.append(output["prediction_logits" if config.next_sentence else "logits"][0])
         if config.next_sentence:
             pairs.append(output.seq_relationship_logits.flip(1))  # 0 is theirs for "goes on"
-    expected = torch.cat(logits)[batch.masked_positions]
-    assert expected.std() > 0.5
-    torch.testing.assert_close(predicted.logits, expected, rtol=0, atol=1e-4)
-    if config.next_sentence:
-        torch.testing.assert_close(predicted.next_sentence, torch.cat(pairs), rtol=0, atol=1e-4)
+    return torch.cat(logits)[batch.masked_positions], torch.cat(pairs) if pairs else None
+
+
+@FAMILIES
+@torch.no_grad()
+def test_logits_are_those_of_transformers(make):
+    ours, theirs, config = with_the_same_weights(make)
+    batch = make_batch(LENGTHS, VOCAB, masked=[0, 7, 25, 40, 41, 47], pairs=True)
+    predicted = ours(batch)
+    logits, pairs = of_transformers(theirs, config, batch)
+    assert logits.std() > 0.5
+    torch.testing.assert_close(predicted.logits, logits, rtol=0, atol=1e-4)
+    torch.testing.assert_close(predicted.next_sentence, pairs, rtol=0, atol=1e-4)
+
+
+@FAMILIES
+def test_losses_while_training_are_those_of_transformers_with_torchs_adamw(make):
+    ours, theirs, config = with_the_same_weights(make)
+    settings = TrainingConfig(preset="tiny", micro_batch_tokens=64, weight_decay=0.1)
+    optimizers = build_optimizers(ours, settings)
+    decays = [p for p in theirs.parameters() if p.dim() > 1]
+    others = [p for p in theirs.parameters() if p.dim() == 1]
+    groups = [{"params": decays, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}]
+    adamw = torch.optim.AdamW(groups, 1e-2, settings.betas, settings.eps)
+    losses = []
+    for step in range(6):
+        batch = make_batch(LENGTHS, VOCAB, masked=[0, 7, 25, 40, 41, 47], seed=step, pairs=True)
+        loss = batch_loss(ours, batch)
+        loss.backward()
+        optimizers.set_rates(1e-2, 1.0, settings.weight_decay)
+        optimizers.step(torch.zeros(()))
+        optimizers.zero_grad()
+
+        logits, pairs = of_transformers(theirs, config, batch)
+        expected = F.cross_entropy(logits, batch.targets)
+        if pairs is not None:
+            expected += F.cross_entropy(pairs, batch.next_sentence, reduction="sum") / len(LENGTHS)
+        expected.backward()
+        adamw.step()
+        adamw.zero_grad()
+        losses.append((loss.item(), expected.item()))
+    for loss, expected in losses:
+        assert loss == pytest.approx(expected, abs=1e-4)
+    assert abs(losses[0][0] - losses[-1][0]) > 0.1

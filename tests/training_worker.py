@@ -42,7 +42,8 @@ def main(folder: Path) -> None:
         run = folder / "run"
         try:
             summary = train(run, out=folder / out, device="cpu", threads=1, settings=settings)
-            outcome = [summary.finished, summary.position.step, summary.held_out]
+            losses = {name: line.loss for name, line in summary.held_out.items()}
+            outcome = [summary.finished, summary.position.step, losses]
         except TokenmillError as error:
             outcome = [type(error).__name__, str(error)]
         with (folder / f"{out}-{rank}.jsonl").open("a") as file:

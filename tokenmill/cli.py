@@ -7,16 +7,20 @@
 Each command parses, calls one function, prints, and returns 0; 1 when something was lost or found
 damaged (it says what), 2 for what the user can mend, in one line. Anything else is a bug and
 keeps its traceback.
+
+A command is named here (`run="tokenmill.build_commands:build"`) and imported when it is called:
+what one needs takes seconds to import, for which --help and the others do not wait.
 """
 
 import argparse
 import errno
 import os
+import pkgutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from tokenmill import commands, training_commands
+from tokenmill import __version__
 from tokenmill.errors import TokenmillError
 
 DISK_ERRORS = (
@@ -28,8 +32,8 @@ DISK_ERRORS = (
 
 def main(argv: list[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
-    run: Callable[[argparse.Namespace], int] = arguments.run
     try:
+        run: Callable[[argparse.Namespace], int] = pkgutil.resolve_name(arguments.run)
         code = run(arguments)
         sys.stdout.flush()
         return code
@@ -54,6 +58,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="tokenmill", description=__doc__.split("\n\n")[0])
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     add = parser.add_subparsers(dest="command", required=True, metavar="COMMAND").add_parser
 
     build = add("build", help="fetch, mill, dedup, pack; goes on where it stopped")
@@ -70,23 +75,23 @@ def _parser() -> argparse.ArgumentParser:
         metavar="SHARE",
         help="build a sample, e.g. 0.1%%, in RUN/sample and forecast the whole run",
     )
-    build.set_defaults(run=commands.build)
+    build.set_defaults(run="tokenmill.build_commands:build")
 
     plan = add("plan", help="what a build would do and why; disk needed")
     _recipe_arguments(plan)
     _scale_argument(plan)
     _run_argument(plan)
-    plan.set_defaults(run=commands.plan)
+    plan.set_defaults(run="tokenmill.build_commands:plan")
 
     tokenizer = add("train-tokenizer", help="WordPiece or byte BPE from the recipe's sources")
     _recipe_arguments(tokenizer)
     tokenizer.add_argument("--out", type=Path, required=True, help="the tokenizer's folder")
-    tokenizer.set_defaults(run=commands.train_tokenizer)
+    tokenizer.set_defaults(run="tokenmill.build_commands:train_tokenizer")
 
     mix = add("mix", help="the mixture as a table: tokens, epochs of each subset, first repeat")
     mix.add_argument("folder", type=Path, metavar="RUN")
     mix.add_argument("--phase", help="one phase (default: all)")
-    mix.set_defaults(run=commands.mix)
+    mix.set_defaults(run="tokenmill.order_commands:mix")
 
     train = add("train", help="the bundled loop; goes on from its newest checkpoint")
     train.add_argument("folder", type=Path, metavar="RUN")
@@ -94,12 +99,12 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--out", type=Path, help="checkpoints and log (default: RUN/training)")
     _device_arguments(train)
     _set_argument(train, "training.micro_batch_tokens=8192")
-    train.set_defaults(run=training_commands.train)
+    train.set_defaults(run="tokenmill.training_commands:train")
 
     pretrain = add("pretrain", help="build what is not built yet, then train every phase")
     _build_arguments(pretrain)
     _device_arguments(pretrain)
-    pretrain.set_defaults(run=training_commands.pretrain, sample=None, grow=None)
+    pretrain.set_defaults(run="tokenmill.training_commands:pretrain", sample=None, grow=None)
 
     export = add("export", help="a trained model as a folder that transformers loads")
     export.add_argument("folder", type=Path, metavar="TRAINING", help="e.g. RUN/training")
@@ -118,7 +123,7 @@ def _parser() -> argparse.ArgumentParser:
         dest="build",
         help="the build that was trained on (default: the folder above TRAINING)",
     )
-    export.set_defaults(run=training_commands.export)
+    export.set_defaults(run="tokenmill.training_commands:export")
 
     compare = add("compare", help="a small model trained on each of several builds")
     compare.add_argument("folders", type=Path, nargs="+", metavar="RUN", help="the base first")
@@ -133,7 +138,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     _set_argument(compare, "seeds=5")
     compare.add_argument("--device", help="cpu or cuda (default: cuda where there is one)")
-    compare.set_defaults(run=training_commands.compare, ray=None)
+    compare.add_argument("--threads", type=_positive, help="CPU threads")
+    compare.set_defaults(run="tokenmill.training_commands:compare", ray=None)
 
     inspect = add("inspect", help="a run, a row as text, a step's documents, a document's fate")
     inspect.add_argument("folder", type=Path, metavar="RUN")
@@ -144,17 +150,17 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument("--document", type=_natural, help="what is known of a doc_id")
     inspect.add_argument("--world-size", type=_positive, help="say which of so many ranks")
     inspect.add_argument("--text", action="store_true", help="the whole text of a step's documents")
-    inspect.set_defaults(run=commands.inspect)
+    inspect.set_defaults(run="tokenmill.run_commands:inspect")
 
     whatif = add("whatif", help="the waterfall that other thresholds would give, without building")
     whatif.add_argument("folder", type=Path, metavar="RUN")
     _set_argument(whatif, "filters.length.min_words=100", required=True)
-    whatif.set_defaults(run=commands.whatif)
+    whatif.set_defaults(run="tokenmill.run_commands:whatif")
 
     why = add("why", help="each signal, threshold and the check that decided on a document")
     why.add_argument("folder", type=Path, metavar="RUN")
     why.add_argument("document", metavar="DOC", help="a doc_id, or the source's id or url")
-    why.set_defaults(run=commands.why)
+    why.set_defaults(run="tokenmill.run_commands:why")
 
     when = add("when", help="the steps that did or will read a document")
     when.add_argument("folder", type=Path, metavar="RUN")
@@ -162,7 +168,7 @@ def _parser() -> argparse.ArgumentParser:
     when.add_argument("--phase", help="one phase (default: all)")
     when.add_argument("--world-size", type=_positive, help="say which of so many ranks")
     _training_argument(when)
-    when.set_defaults(run=commands.when)
+    when.set_defaults(run="tokenmill.order_commands:when")
 
     skip = add("skip", help="rows or steps that training is not to read")
     skip.add_argument("folder", type=Path, metavar="RUN")
@@ -176,14 +182,14 @@ def _parser() -> argparse.ArgumentParser:
         help="steps to come; what follows moves up, so a second time skips others",
     )
     _from_step_argument(skip)
-    skip.set_defaults(run=commands.skip)
+    skip.set_defaults(run="tokenmill.order_commands:skip")
 
     replay = add("replay", help="have training read past steps again, then go on")
     replay.add_argument("folder", type=Path, metavar="RUN")
     replay.add_argument("--phase", help="the phase whose steps are meant (default: first)")
     replay.add_argument("--steps", type=_span, required=True, metavar="FIRST-LAST")
     _from_step_argument(replay)
-    replay.set_defaults(run=commands.replay)
+    replay.set_defaults(run="tokenmill.order_commands:replay")
 
     retract = add("retract", help="take documents back: training and later builds leave them out")
     retract.add_argument("folder", type=Path, metavar="RUN")
@@ -191,11 +197,11 @@ def _parser() -> argparse.ArgumentParser:
     given.add_argument("--ids", type=Path, help="doc_ids, or the source's ids or urls, one a line")
     given.add_argument("--texts", type=Path, help="jsonl with `text`, or a text a line")
     _from_step_argument(retract)
-    retract.set_defaults(run=commands.retract)
+    retract.set_defaults(run="tokenmill.order_commands:retract")
 
     verify = add("verify", help="every checksum, the root hash last")
     verify.add_argument("folder", type=Path, metavar="RUN")
-    verify.set_defaults(run=commands.verify)
+    verify.set_defaults(run="tokenmill.run_commands:verify")
     return parser
 
 
@@ -268,8 +274,15 @@ def _training_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:  # argparse would name our function
+        raise argparse.ArgumentTypeError(f"expected a whole number, found {text}") from None
+
+
 def _natural(text: str) -> int:
-    number = int(text)
+    number = _whole(text)
     if not 0 <= number < 1 << 64:
         raise argparse.ArgumentTypeError(f"expected 0 to 2**64 - 1, found {text}")
     return number
@@ -297,7 +310,7 @@ def _rows(text: str) -> tuple[str, int, int]:
 
 
 def _positive(text: str) -> int:
-    number = int(text)
+    number = _whole(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"expected at least 1, found {text}")
     return number

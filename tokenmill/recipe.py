@@ -29,10 +29,10 @@ from tokenmill.pipeline.pack import PackingConfig, RowShape, pack_name
 from tokenmill.pipeline.sources import SourceConfig
 from tokenmill.shards.buckets import Buckets
 from tokenmill.shards.run import PhaseInfo
-from tokenmill.shards.settings import read_settings, to_mapping
+from tokenmill.shards.settings import apply_change, read_settings, to_mapping
 from tokenmill.tokenizer.train import TokenizerTrainingConfig
 from tokenmill.training.config import ScheduleConfig, TrainingConfig
-from tokenmill.training.encoder_config import EncoderConfig
+from tokenmill.training.encoder_config import EncoderConfig, RopeConfig
 from tokenmill.training.presets import encoder_config
 
 
@@ -108,11 +108,7 @@ class Recipe:
             self._check_phase(name, phase, model)
 
     def _check_phase(self, name: str, phase: PhaseConfig, model: EncoderConfig) -> None:
-        rope = {**self.training.model.get("rope", {}), **phase.rope}
-        try:
-            encoder_config(self.training.preset, {**self.training.model, "rope": rope})
-        except RecipeError as error:
-            raise RecipeError(f"phases.{name}.rope: {error}") from None
+        read_settings(RopeConfig, {**to_mapping(model.rope), **phase.rope}, f"phases.{name}.rope")
         if model.longest is not None and phase.max_length > model.longest:
             raise RecipeError(
                 f"phases.{name}.max_length must be at most the {model.longest} learned positions "
@@ -195,10 +191,13 @@ def read_recipe(mapping: dict[str, Any], path: Path, changes: Sequence[str] = ()
     Raises:
         RecipeError: a setting is wrong, with its place.
     """
+    before = mapping.get("sources")
+    known = list(before) if isinstance(before, dict) else []
     for change in changes:
         apply_change(mapping, change)
     sources = mapping.get("sources")
     if isinstance(sources, dict):
+        _refuse_half_a_source(path, sources, known)
         mapping["sources"] = {
             name: _with_base(path, name, source) for name, source in sources.items()
         }
@@ -225,24 +224,6 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return mapping
 
 
-def apply_change(mapping: dict[str, Any], change: str) -> None:
-    """Set one key of nested mappings, in place, to what `a.b=value` says; the value is YAML."""
-    place, equals, text = change.partition("=")
-    if not equals or not place:
-        raise RecipeError(f"--set {change}: expected key=value, e.g. packing.overlong=split")
-    *above, key = place.split(".")
-    for name in above:
-        if mapping.get(name) is None:
-            mapping[name] = {}
-        mapping = mapping[name]
-        if not isinstance(mapping, dict):
-            raise RecipeError(f"--set {change}: {name} is a value, it has no keys below it")
-    try:
-        mapping[key] = yaml.safe_load(text) if text else ""
-    except yaml.YAMLError:
-        raise RecipeError(f"--set {change}: {text} is not readable as YAML") from None
-
-
 def _read_base(recipe: Path, name: str) -> dict[str, Any]:
     """The recipe that another starts from, the files of its sources named from anywhere."""
     base = recipe.parent / name
@@ -257,6 +238,16 @@ def _read_base(recipe: Path, name: str) -> dict[str, Any]:
         if isinstance(source, dict) and "use" in source:
             source["use"] = str(base.parent.absolute() / str(source["use"]))
     return mapping
+
+
+def _refuse_half_a_source(recipe: Path, sources: dict[str, Any], known: list[str]) -> None:
+    """Raises RecipeError for a change to a source that the recipe has not: likely another name."""
+    for name, source in sources.items():
+        if name not in known and isinstance(source, dict) and not source.keys() & {"use", "kind"}:
+            raise RecipeError(
+                f"{recipe}: sources.{name}: expected one of {', '.join(known)}. A new source needs "
+                "its kind, or use, too."
+            )
 
 
 def _with_base(recipe: Path, name: str, source: Any) -> Any:

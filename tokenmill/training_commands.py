@@ -10,16 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tokenmill.commands import build, writable
 from tokenmill.errors import RecipeError
-from tokenmill.recipe import apply_change
-from tokenmill.scale import load_scaled
 from tokenmill.shards.run import read_run
-from tokenmill.shards.settings import read_settings, to_mapping
+from tokenmill.shards.settings import apply_change, read_settings, to_mapping
 from tokenmill.shards.table import table
 
 if TYPE_CHECKING:
-    from tokenmill.training.compare import Comparison
+    from tokenmill.training.comparison import Comparison
     from tokenmill.training.intervals import Interval
     from tokenmill.training.loop import Summary
 
@@ -30,8 +27,6 @@ def train(arguments: argparse.Namespace) -> int:
     device = _device(arguments)
     out = arguments.out or arguments.folder / "training"
     settings = _training_settings(read_run(arguments.folder).training, arguments.set)
-    with writable(out):
-        out.mkdir(parents=True, exist_ok=True)
     phases = tuple(arguments.phase) if arguments.phase else None
     call: dict[str, Any] = {
         "out": out,
@@ -81,8 +76,11 @@ def _print_summary(summary: "Summary", out: Path) -> None:
         f"{position.phase} step {position.phase_step:,}, {position.step:,} in all, "
         f"{position.real_tokens:,} tokens"
     )
-    for subset, loss in summary.held_out.items():
-        print(f"held-out loss of {subset:6s} {loss:.3f} nats a masked token")
+    for subset, line in summary.held_out.items():
+        print(
+            f"held-out loss of {subset:6s} {line.loss:.3f} nats a masked token, after step "
+            f"{line.step:,}"
+        )
     print(f"log         {out / 'log.jsonl'}")
     print(f"loss curve  {out / 'loss.svg'}")
     if not summary.finished:
@@ -90,15 +88,21 @@ def _print_summary(summary: "Summary", out: Path) -> None:
 
 
 def pretrain(arguments: argparse.Namespace) -> int:
+    from tokenmill.build_commands import build
+    from tokenmill.outline import training_outline
+    from tokenmill.scale import load_scaled
+    from tokenmill.tokenizer import load_tokenizer
+
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise RecipeError(
             "pretrain builds in one process, and here are several. Run `tokenmill build` first, "
             "then start `tokenmill train` with all of them, or give --ray."
         )
-    load_scaled(
-        arguments.recipe, arguments.set, arguments.scale
-    )  # before torch, which takes seconds
-    _device(arguments)  # a wrong one is found before the build
+    recipe = load_scaled(arguments.recipe, arguments.set, arguments.scale)
+    if "vocab_size" in recipe.training.model:  # a tokenizer of more is found before the build,
+        recipe.training.encoder(load_tokenizer(recipe.tokenizer).special)
+    _device(arguments)  # and a wrong device
+    print(training_outline(recipe), end="\n\n", flush=True)
     built = build(arguments)
     print(flush=True)
     settings = {"folder": arguments.out, "out": None, "phase": None, "set": []}
@@ -122,8 +126,8 @@ def export(arguments: argparse.Namespace) -> int:
 
 
 def compare(arguments: argparse.Namespace) -> int:
-    from tokenmill.training.compare import ComparisonConfig
     from tokenmill.training.compare import compare as compare_builds
+    from tokenmill.training.comparison import ComparisonConfig
 
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise RecipeError("compare trains in one process, and here are several.")
@@ -135,31 +139,38 @@ def compare(arguments: argparse.Namespace) -> int:
         out=arguments.out,
         config=read_settings(ComparisonConfig, mapping, "--set"),
         device=_device(arguments),
+        threads=arguments.threads,
         phase=arguments.phase,
         judges=arguments.on or (),
     )
-    print()
-    print(_comparison_table(comparison))
+    verdicts = set()
+    for judge in comparison.judges:
+        print(f"\n{_comparison_table(comparison, judge)}")
+        verdicts |= {comparison.verdict(build, judge) for build in comparison.losses}
     print(
-        "\nLosses in nats a masked token, means over "
-        f"{comparison.num_seeds} seeds with 95 % intervals (Student's t); differences are taken "
-        "seed by seed.\n* the interval of the difference has no 0 in it."
+        f"\nNats a masked token, means over {comparison.num_seeds} seeds with 95 % intervals "
+        f"(Student's t);\ndifferences to {comparison.first} are taken seed by seed, below 0 is "
+        "better."
     )
+    if "may be chance" in verdicts:
+        print(
+            "May be chance: the interval has 0 in it. More seeds narrow it; the same command with\n"
+            f"--set seeds={2 * comparison.num_seeds} trains only those that are new."
+        )
+    print(f"losses  {arguments.out / 'losses.json'}")
     return 0
 
 
-def _comparison_table(comparison: "Comparison") -> str:
-    first, *others = comparison.losses
-    judges = list(comparison.losses[first])
-    header = ["build", "epochs", *(f"loss on {judge}" for judge in judges)]
+def _comparison_table(comparison: "Comparison", judge: str) -> str:
+    """Of all builds on one's held-out rows."""
+    header = [f"on {judge}", "epochs", "loss", f"less {comparison.first}'s", ""]
     rows = []
-    for name in comparison.losses:
-        losses = [_shown(comparison.loss(name, judge)) for judge in judges]
-        rows.append([name, f"{comparison.epochs[name]:.2f}", *losses])
-    for name in others:
-        differences = [comparison.difference(name, judge) for judge in judges]
-        cells = [_shown(each, "+") + ("*" if each.without_zero else " ") for each in differences]
-        rows.append([f"{name} - {first}", "", *cells])
+    for build in comparison.losses:
+        row = [build, f"{comparison.epochs[build]:.2f}", _shown(comparison.loss(build, judge))]
+        if build != comparison.first:
+            row.append(_shown(comparison.difference(build, judge), "+"))
+            row.append(comparison.verdict(build, judge))
+        rows.append(row + [""] * (len(header) - len(row)))
     return table(header, rows)
 
 

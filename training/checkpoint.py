@@ -284,8 +284,10 @@ def _refuse_damaged(path: Path) -> list[str]:
         raise FormatError(
             f"{path / _COMPLETE}: expected the checksums of the checkpoint, found none."
         ) from None
-    for name in dict.fromkeys([*_ALWAYS, *checksums]):
-        expected = checksums.get(name)
+    for name in _ALWAYS:
+        if name not in checksums:
+            raise FormatError(f"{path / _COMPLETE}: expected a checksum of {name}, found none.")
+    for name, expected in checksums.items():
         found = sha256_file(path / name) if (path / name).is_file() else "no such file"
         if found != expected:
             raise FormatError(f"{path / name}: expected SHA-256 {expected}, found {found}.")
@@ -301,8 +303,8 @@ def _not_written(path: Path, checkpoint: Checkpoint, error: Exception) -> RunErr
     )
     before = next((f"after step {step_of(each):,}" for each in newest_first(folder)), "anew")
     return RunError(
-        f"{path}: the checkpoint could not be written ({error}). It takes {needed / 1e9:,.2f} GB, "
-        f"and {shutil.disk_usage(folder.parent).free / 1e9:,.2f} GB are free. Free the disk, or "
+        f"{path}: the checkpoint could not be written ({error}). It takes {needed / 1e6:,.1f} MB, "
+        f"and {shutil.disk_usage(folder.parent).free / 1e6:,.1f} MB are free. Free the disk, or "
         f"lower keep_checkpoints, and start again: training goes on {before}."
     )
 

@@ -174,10 +174,16 @@ class TrainingConfig:
         encoder_config(self.preset, self.model)
 
     def encoder(self, tokenizer: TokenizerInfo) -> EncoderConfig:
-        """The model's shape, with as many tokens as the tokenizer has, or more."""
-        return encoder_config(
-            self.preset, self.model, vocab_size=tokenizer.vocab_size, pad_id=tokenizer.pad_id
-        )
+        """The model's shape, with as many tokens as the tokenizer has, or more.
+
+        Raises:
+            RecipeError: training.model.vocab_size is less.
+        """
+        sizes = {"vocab_size": tokenizer.vocab_size, "pad_id": tokenizer.pad_id}
+        try:
+            return encoder_config(self.preset, self.model, **sizes)
+        except RecipeError as error:
+            raise RecipeError(f"training.{error}") from None
 
     def dtype_on(self, device_type: str) -> str:
         """The precision on a device, "cpu" or "cuda"."""

@@ -85,9 +85,9 @@ class EncoderConfig:
     """The decoder's matrix is the embedding; its bias is its own."""
     next_sentence: bool = False
     """BERT's pooler and its two logits, trained on the pairs of `packing.sequences: pairs`."""
-    initialisation: Literal["uniform", "normal", "megatron"] = "uniform"
-    """Of matrices: uniform in [-init_range, init_range]; normal with that deviation, cut off at
-    two of it; the same with init_range / sqrt(2 layers) for the matrices that write into the
+    initialisation: Literal["uniform", "normal", "truncated", "megatron"] = "uniform"
+    """Of matrices: uniform in [-init_range, init_range]; normal with that deviation; the same cut
+    off at two of it; and that with init_range / sqrt(2 layers) for the matrices that write into the
     residual stream."""
     init_range: float = 0.02
     dropout: float = 0.0

@@ -23,13 +23,13 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from tokenmill.errors import RecipeError, ResumeError, RunError
+from tokenmill.errors import FormatError, RecipeError, ResumeError, RunError
 from tokenmill.shards.files import write_json, write_whole, writing
 from tokenmill.shards.manifest import read_manifest
 from tokenmill.shards.run import RunInfo, pack_folder, read_run
 from tokenmill.shards.settings import read_settings, to_mapping
 from tokenmill.training.average import mean_weights
-from tokenmill.training.checkpoint import Checkpoint, newest_checkpoint, read_checkpoint
+from tokenmill.training.checkpoint import Checkpoint, State, newest_checkpoint, read_checkpoint
 from tokenmill.training.encoder_config import EncoderConfig
 from tokenmill.training.hf.architecture import architecture_of, to_config
 from tokenmill.training.hf.model_card import Origin, model_card
@@ -61,7 +61,7 @@ def export(
         run: the build that was trained on; None: the folder above `training`.
         steps: checkpoints to average; none: the newest one that is whole.
         ema: take the exponential means of the weights.
-        say: gets a line for each damaged checkpoint that is passed over.
+        say: gets a line for each damaged checkpoint that is passed over, and for other rows.
 
     Raises:
         RecipeError: no class of transformers has this shape, there is no such checkpoint, or
@@ -75,17 +75,18 @@ def export(
     info = read_run(run)
     checkpoints = _checkpoints(training / "checkpoints", steps, say)
     _refuse_strangers(checkpoints, info, training)
-    weights = mean_weights([_weights(checkpoint, ema) for checkpoint in checkpoints])
     config, last = _trained_config(checkpoints[-1], info), checkpoints[-1].state
+    architecture = architecture_of(config)
+    weights = mean_weights([_weights(checkpoint, ema) for checkpoint in checkpoints])
     origin = Origin(
         recipe=info.recipe,
         preset=last.settings["training"]["preset"],
-        architecture=architecture_of(config),
+        architecture=architecture,
         steps=tuple(checkpoint.state.position.step for checkpoint in checkpoints),
         ema=ema,
         phase=last.position.phase,
         tokens=last.position.real_tokens,
-        max_length=_longest(run, info, checkpoints[-1]),
+        max_length=_longest(run, info, last, say),
         parameters=sum(tensor.numel() for tensor in weights.values()),
     )
     part = to.with_name(f"{to.name}.part")
@@ -130,7 +131,10 @@ def _checkpoints(
         if step not in paths:
             there = ", ".join(str(step) for step in sorted(paths))
             raise RecipeError(f"--step {step}: no such checkpoint; there are {there}.")
-    return [read_checkpoint(paths[step]) for step in sorted(set(steps))]
+    try:
+        return [read_checkpoint(paths[step]) for step in sorted(set(steps))]
+    except FormatError as error:
+        raise FormatError(f"{error} Leave its --step out, or name another.") from None
 
 
 def _refuse_strangers(checkpoints: Sequence[Checkpoint], info: RunInfo, training: Path) -> None:
@@ -183,10 +187,18 @@ def _rope(checkpoint: Checkpoint) -> dict[str, Any]:
     return rope
 
 
-def _longest(run: Path, info: RunInfo, checkpoint: Checkpoint) -> int:
+def _longest(run: Path, info: RunInfo, state: State, say: Callable[[str], None]) -> int:
     """Tokens of the longest sequence of the phases up to the checkpoint's."""
-    phases = [info.phase(name) for name in checkpoint.state.settings["rope"]]
-    return max(read_manifest(pack_folder(run, phase.pack)).max_length for phase in phases)
+    manifests = {}
+    for name in state.settings["rows"]:
+        phase = info.phase(name)
+        manifests[name] = read_manifest(pack_folder(run, phase.pack)).up_to(phase.generation)
+    if {name: manifest.root for name, manifest in manifests.items()} != state.settings["rows"]:
+        say(
+            f"{run}: has other rows than step {state.position.step:,} was trained on. The weights "
+            "are the checkpoint's; the model card has this run's recipe and length."
+        )
+    return max(manifest.max_length for manifest in manifests.values())
 
 
 def _write(

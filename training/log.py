@@ -4,7 +4,7 @@
     {"event": "held_out", "phase": "phase1", "step": 100, "subset": "all", "loss": 6.2, ...}
 
 After a kill the lines behind the newest checkpoint stay, and the steps done again are logged again:
-on a CPU with the same losses, which a reader can compare. `latest` keeps the last of each.
+on a CPU with the same losses, which a reader can compare. `latest` leaves out what was done again.
 
 JSON has no number that is none: a loss or a gradient that was infinite or NaN stands as null, and
 is read as NaN. Lines of earlier versions are read too; what they did not measure is NaN or None.
@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tokenmill.errors import FormatError
+from tokenmill.errors import FormatError, RunError
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,13 +91,25 @@ class Log:
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         _drop_half_a_line(path)
-        self._file = path.open("a", encoding="utf-8")
+        self._path = path
+        self._file = path.open("ab", buffering=0)  # of a write that failed nothing is kept
 
     def write(self, line: Line) -> None:
+        """
+        Raises:
+            RunError: the disk does not take it.
+        """
         event = next(name for name, kind in _EVENTS.items() if isinstance(line, kind))
         values = {name: _number(value) for name, value in asdict(line).items()}
-        self._file.write(json.dumps({"event": event, **values}, allow_nan=False) + "\n")
-        self._file.flush()
+        data = (json.dumps({"event": event, **values}, allow_nan=False) + "\n").encode()
+        try:
+            while data:  # a disk that is nearly full takes a part, and then says why
+                data = data[self._file.write(data) :]
+        except OSError as error:
+            raise RunError(
+                f"{self._path}: a line could not be written ({error.strerror}). Free the disk and "
+                "start again: training goes on from its newest checkpoint."
+            ) from None
 
     def __enter__(self) -> Self:
         return self
@@ -138,11 +150,17 @@ def read_log(path: Path) -> list[Line]:
 
 
 def latest(lines: Iterable[Line]) -> list[Line]:
-    """Of lines about the same step, and subset or source, only the last, by rising step."""
-    newest = {
-        (line.step, line.name if isinstance(line, HeldOutLine) else ""): line for line in lines
-    }
-    return sorted(newest.values(), key=lambda line: line.step)
+    """What counts, by rising step: a logged step takes back all that was said of it and of later
+    ones, and of evaluations after the same step the last one stays."""
+    kept: dict[tuple[int, str], Line] = {}
+    furthest = 0
+    for line in lines:
+        if isinstance(line, StepLine) and line.step <= furthest:
+            kept = {key: other for key, other in kept.items() if key[0] < line.step}
+            furthest = line.step
+        furthest = max(furthest, line.step)
+        kept[line.step, line.name if isinstance(line, HeldOutLine) else ""] = line
+    return sorted(kept.values(), key=lambda line: line.step)
 
 
 def _number(value: Any) -> Any:

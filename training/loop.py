@@ -19,7 +19,7 @@ is then not written.
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -50,11 +50,13 @@ from tokenmill.training.metrics import StepStats
 from tokenmill.training.model import num_parameters
 from tokenmill.training.parallel import Processes, joined
 from tokenmill.training.phases import (
+    pairs_left_aside,
     phases_in_order,
     phases_left,
-    refuse_too_long,
+    refuse_rows_of_another_kind,
     tokens_left,
 )
+from tokenmill.training.position import newest_first
 from tokenmill.training.process import StopRequest, collector_at_rest, exclusive, reproducible
 from tokenmill.training.recompilation import Recompilations
 from tokenmill.training.reports import Reports
@@ -78,8 +80,8 @@ class Summary:
     finished: bool
     """False where a signal stopped it; the same call goes on."""
     position: Position
-    held_out: dict[str, float]
-    """Subset to its last held-out loss in nats a masked token; empty where this call took none."""
+    held_out: dict[str, HeldOutLine]
+    """Subset to what its last evaluation found; empty where this call made none."""
     seconds: float
     """Of this call, evaluation and checkpoints included."""
 
@@ -113,14 +115,7 @@ def train(
             rank has ended.
         NonFiniteLossError: the loss stays infinite or no number.
     """
-    info = read_run(run)
-    info = replace(info, training={**info.training, **(settings or {})})
-    config = read_settings(TrainingConfig, info.training, f"{run}: training")
-    plans = phases_in_order(run, info, phases)
-    refuse_too_long(plans, config.encoder(info.tokenizer))
-    tables = mixture_tables(run)
-    for plan in plans:
-        refuse_too_many_epochs(tables[plan.name])
+    info, config, plans = checked(run, phases, settings or {})
     with (
         joined(device) as processes,
         reproducible(processes.device, threads, config.deterministic),
@@ -129,6 +124,26 @@ def train(
     ):
         processes.first(lambda: locked.enter_context(exclusive(out)))
         return _Training(run, info, config, out, processes, asked).go(plans)
+
+
+def checked(
+    run: Path, phases: Sequence[str] | None, settings: Mapping[str, Any]
+) -> tuple[RunInfo, TrainingConfig, list[PhasePlan]]:
+    """What `train` is told, refused before any process or folder is begun.
+
+    Raises:
+        RecipeError: a setting or a phase cannot be.
+        FormatError: the run is missing or damaged.
+    """
+    info = read_run(run)
+    info = replace(info, training={**info.training, **settings})
+    config = read_settings(TrainingConfig, info.training, f"{run}: training")
+    plans = phases_in_order(run, info, phases)
+    refuse_rows_of_another_kind(plans, config.encoder(info.tokenizer))
+    tables = mixture_tables(run)
+    for plan in plans:
+        refuse_too_many_epochs(tables[plan.name])
+    return info, config, plans
 
 
 class _Training:
@@ -147,7 +162,9 @@ class _Training:
         self.processes, self.asked = processes, asked
         self.encoder = encoder = config.encoder(info.tokenizer)
         self.dtype = config.dtype_on(processes.device.type)
-        self.learner = Learner(config, encoder, processes)
+        self.reports = Reports(out, speaks=processes.rank == 0)
+        resumes = processes.first(lambda: bool(newest_first(out / "checkpoints")))
+        self.learner = Learner(config, encoder, processes, first_weights=not resumes)
         self.stats = StepStats(
             encoder,
             device=processes.device,
@@ -160,23 +177,24 @@ class _Training:
             out / "checkpoints", keep=config.keep_checkpoints, keep_every=config.keep_every_steps
         )
         self.position = Position(phase="", phase_step=0, step=0, tokens=0, real_tokens=0)
-        self.held_out: dict[str, float] = {}
+        self.held_out: dict[str, HeldOutLine] = {}
 
     def go(self, plans: list[PhasePlan]) -> Summary:
         """All phases that are not done yet."""
         started = time.monotonic()
-        notes = [self._machine()]
-        loader_state = self._restore(notes.append)
+        say = self.reports.say
+        say(self._machine())
+        loader_state = self._restore()
         plans = phases_left(self.run, self.info, plans, self.position, self.out)
         if not plans:
-            notes.append("All of it is done.")
+            say("All of it is done.")
+        elif pairs_left_aside(plans, self.encoder):
+            say("The rows are pairs of texts; the model has no next_sentence, and learns no order.")
         self.total_tokens = self.position.tokens + tokens_left(plans, self.position)
-        with self.writer, Reports(self.out) as self.reports, collector_at_rest():
+        with self.writer, self.reports, collector_at_rest():
             step = self.position.step
             self.processes.first(lambda: self.reports.open(self.config, self.total_tokens, step))
-            self.recompilations = Recompilations(self.reports.say)
-            for note in notes:
-                self.reports.say(note)
+            self.recompilations = Recompilations(say)
             stopped = not self._make_up_for_an_evaluation()
             for plan in plans:
                 if not stopped:
@@ -184,7 +202,7 @@ class _Training:
                     stopped = self._phase(plan, loader_state if resumed else None)
             self.processes.first(self.writer.finish)
             if stopped:
-                self.reports.say(
+                say(
                     f"{self.asked.signal or 'Another process was asked to end'}: stopped after "
                     f"step {self.position.step:,}, which is saved."
                 )
@@ -291,8 +309,9 @@ class _Training:
         line = partial(
             HeldOutLine, phase=plan.name, step=self.position.step, tokens=self.position.tokens
         )
-        self.reports.held_out([line(**asdict(score)) for score in scores])
-        self.held_out |= {score.subset: score.loss for score in scores if score.subset}
+        lines = [line(**asdict(score)) for score in scores]
+        self.reports.held_out(lines)
+        self.held_out |= {line.subset: line for line in lines if line.subset}
         return True
 
     def _make_up_for_an_evaluation(self) -> bool:
@@ -332,9 +351,9 @@ class _Training:
         self.processes.first(lambda: self.writer.save(Checkpoint(state=state, **parts)))
         self.stats.restart()
 
-    def _restore(self, say: Callable[[str], None]) -> dict[str, Any]:
+    def _restore(self) -> dict[str, Any]:
         """Take the newest checkpoint, where there is one; the loader's state in it."""
-        folder = self.out / "checkpoints"
+        folder, say = self.out / "checkpoints", self.reports.say
         found: list[Checkpoint] = []  # on rank 0 alone
 
         def read() -> State | None:

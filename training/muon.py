@@ -9,14 +9,16 @@ makes that 0.2, what AdamW's steps have, so that one learning rate and one decay
 (arXiv:2502.16982, section 2.2; torch calls it match_rms_adamw). It is for the matrices of layers;
 embeddings, decoder, norms and biases are AdamW's (see `optim.py`).
 
-torch.optim.Muon computes the same, one matrix after the other, and has no way to leave a step out
-on the device. Here matrices of one shape, such as those of all layers, are one batched product.
-The price: 5 * (4 rows^2 columns + 2 rows^3) operations a matrix with rows <= columns, for NeoBERT
-0.3 % of a step of a million tokens, and room for some 14 bytes a number of the matrices of one
-shape.
+Query, key and value, which lie in the rows of one parameter, are made orthogonal apart, as
+kellerjordan.github.io/posts/muon advises, and so are the two branches of a gated feed-forward
+network: the step of one does not depend on the gradients of the others.
 
-Every process orthogonalises every matrix; where rows are sharded they are gathered first. A fused
-matrix (query, key and value; a gate and its other branch) is made orthogonal as one.
+torch.optim.Muon computes the same, one parameter after the other and each as one matrix, and has no
+way to leave a step out on the device. Here matrices of one shape, such as those of all layers, are
+one batched product. The price: 5 * (4 rows^2 columns + 2 rows^3) operations a matrix with rows <=
+columns, for NeoBERT 0.3 % of a step of a million tokens, and room for 14 to 18 bytes a number of
+the matrices of one shape. Every process orthogonalises every matrix; where rows are sharded they
+are gathered first.
 """
 
 import math
@@ -51,10 +53,13 @@ class Muon(torch.optim.Optimizer):
     ) -> None:
         """
         Args:
-            params: of two dimensions.
+            params: of two dimensions. A group whose parameters hold several matrices says how many
+                ("matrices"), and how often its rows go through all of them ("runs"): 3 and 1 for
+                all of query, then key, then value; 3 and heads where each head has its three.
             weight_decay: is multiplied with lr.
         """
-        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+        defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
+        super().__init__(params, {**defaults, "matrices": 1, "runs": 1})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
@@ -69,7 +74,7 @@ class Muon(torch.optim.Optimizer):
                 self._step(group, params)
 
     def _step(self, group: dict[str, Any], params: list[Tensor]) -> None:
-        """Move matrices of one shape."""
+        """Move parameters of one shape."""
         weights = own_parts(params)
         means = own_parts(self._mean(param) for param in params)
         gradients, taken = gradients_to_take(params, self.found_inf)
@@ -77,10 +82,13 @@ class Muon(torch.optim.Optimizer):
         torch._foreach_lerp_(means, gradients, [(1 - momentum) * taken] * len(means))
         ahead = torch._foreach_lerp(gradients, means, momentum)
         whole = [gather(m.bfloat16(), like) for m, like in zip(ahead, params, strict=True)]
-        moves = orthogonal(torch.stack(whole)).unbind()  # each (rows, columns)
+        apart = torch.unflatten(torch.stack(whole), 1, (group["runs"], group["matrices"], -1))
+        apart = apart.transpose(1, 2)  # (parameters, matrices, runs, rows of a run, columns)
+        matrices = apart.flatten(2, 3).flatten(0, 1)  # (n, rows, columns)
+        moves = orthogonal(matrices).view(apart.shape).transpose(1, 2).flatten(1, 3)
         parts = [own_part(m, like).float() for m, like in zip(moves, params, strict=True)]
         torch._foreach_mul_(weights, 1 - rate * group["weight_decay"])
-        torch._foreach_mul_(parts, rate * 0.2 * math.sqrt(max(params[0].shape)))
+        torch._foreach_mul_(parts, rate * 0.2 * math.sqrt(max(matrices.shape[1:])))
         torch._foreach_sub_(weights, parts)
 
     def _mean(self, param: Tensor) -> Tensor:

@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tokenmill.training.config import TrainingConfig
+from tokenmill.training.model import MaskedLanguageModel
 from tokenmill.training.muon import Muon
 from tokenmill.training.stable_adamw import StableAdamW
 
@@ -61,11 +62,11 @@ class Optimizers:
             part.zero_grad(set_to_none=True)
 
 
-def build_optimizers(model: nn.Module, config: TrainingConfig) -> Optimizers:
+def build_optimizers(model: MaskedLanguageModel, config: TrainingConfig) -> Optimizers:
     """The optimizers that the settings ask for; their rate is 0 until `set_rates`.
 
     Args:
-        model: of model.py; its layers are model.encoder.blocks. Sharded already, where it will be.
+        model: sharded already, where it will be.
     """
     params = list(model.parameters())  # a tied decoder's matrix is there once, as the embedding
     beta1, beta2 = config.betas
@@ -74,17 +75,34 @@ def build_optimizers(model: nn.Module, config: TrainingConfig) -> Optimizers:
     if config.optimizer == "stable-adamw":
         parts = [StableAdamW(_groups(params, config), **adam)]
     elif config.optimizer == "muon":
-        blocks = model.get_submodule("encoder.blocks")
-        matrices = [param for param in blocks.parameters() if param.dim() == 2]
-        ids = {id(matrix) for matrix in matrices}
+        layers = _matrices_of_layers(model)
+        ids = {id(param) for group in layers for param in group["params"]}
         others = [param for param in params if id(param) not in ids]
         parts = [
-            Muon(_groups(matrices, config), lr=0.0, momentum=config.muon_momentum),
+            Muon(layers, lr=0.0, momentum=config.muon_momentum),
             torch.optim.AdamW(_groups(others, config), **adam, fused=True),
         ]
     else:
         parts = [torch.optim.AdamW(_groups(params, config), **adam, fused=True)]
     return Optimizers(parts=parts, weight_decay_times=config.weight_decay_times)
+
+
+def _matrices_of_layers(model: MaskedLanguageModel) -> list[dict[str, Any]]:
+    """Muon's groups; how many matrices a parameter holds is block.py's."""
+    groups: dict[tuple[int, int], list[Tensor]] = {}
+    for name, param in model.encoder.blocks.named_parameters():
+        matrices, runs = 1, 1
+        if name.endswith("qkv.weight"):
+            is_by_head = model.config.positions == "rotary-interleaved"
+            matrices, runs = 3, model.config.heads if is_by_head else 1
+        elif name.endswith("ffn_in.weight") and model.config.feed_forward != "gelu":
+            matrices = 2
+        if param.dim() == 2:
+            groups.setdefault((matrices, runs), []).append(param)
+    return [
+        {"params": params, "matrices": matrices, "runs": runs, "decays": True}
+        for (matrices, runs), params in groups.items()
+    ]
 
 
 def _groups(params: Sequence[Tensor], config: TrainingConfig) -> list[dict[str, Any]]:

@@ -21,11 +21,13 @@ form a mesh of world_size / shard copies, each of which lies on `shard` of them:
 
 Numbers that the host needs, such as whether somebody is to stop, go over gloo, never through the
 device. The price is one round trip a step, a fraction of a millisecond, in which the device still
-has work. A process that dies ends the others: their next exchange fails.
+has work. A process that dies ends the others: their next exchange fails. One that hangs ends them
+after torch's own time, half an hour (ten minutes between GPUs).
 """
 
 import contextlib
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -95,33 +97,31 @@ def joined(device: str) -> Iterator[Processes]:
         device: cpu, or cuda: then the GPU of its local rank, where it is one of several.
 
     Raises:
-        RunError: another process has ended; its own message says why.
+        RunError: another process has ended, hangs, or has never come.
     """
     rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     if world_size == 1:
-        yield Processes(0, 1, torch.device(device), None)
+        alone = torch.device(device)
+        if alone.type == "cuda" and alone.index is not None:
+            torch.cuda.set_device(alone)
+        yield Processes(0, 1, alone, None)
         return
     own_device = torch.device(device)
     if own_device.type == "cuda":
         own_device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(own_device)
     ours = not dist.is_initialized()  # Ray Train has its own
-    if ours:
-        dist.init_process_group("cpu:gloo,cuda:nccl" if own_device.type == "cuda" else "gloo")
-    processes = Processes(rank, world_size, own_device, dist.new_group(backend="gloo"))
     name = f"rank {rank}: " if rank else ""
     try:
-        yield processes
+        if ours:
+            dist.init_process_group("cpu:gloo,cuda:nccl" if own_device.type == "cuda" else "gloo")
+        yield Processes(rank, world_size, own_device, dist.new_group(backend="gloo"))
     except TokenmillError as error:
         raise type(error)(f"{name}{error}") from None
     except RuntimeError as error:
-        if not _says_that_a_process_is_gone(error):
+        if not isinstance(error, dist.DistError) and "/gloo/" not in str(error):
             raise
-        raise RunError(
-            f"{name}another process has ended, and its own message says why "
-            f"({str(error).splitlines()[0]}). Start again: training goes on from its newest "
-            "checkpoint."
-        ) from None
+        raise RunError(f"{name}{_lost(error)}") from None
     if ours:  # after an error the end of the process does it; waiting for the others would hang
         dist.destroy_process_group()
 
@@ -288,6 +288,17 @@ def _cut(parameters: list[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
         yield bucket
 
 
-def _says_that_a_process_is_gone(error: RuntimeError) -> bool:
-    """Gloo has no exception of its own for it."""
-    return isinstance(error, dist.DistError) or "peer" in str(error)
+def _lost(error: RuntimeError) -> str:
+    """What became of the others, with torch's own words but its place in a file and its advice."""
+    line = str(error).splitlines()[0]
+    words = re.sub(r"^\[[^]]*\] ", "", line).partition(". ")[0].rstrip(".")
+    if re.search("timed out|timeout", words, re.IGNORECASE):
+        return (
+            f"another process does not answer ({words}). It hangs, was stopped, or never began: "
+            "look at each one's last lines, end those that are left, and start again; training "
+            "goes on from its newest checkpoint."
+        )
+    return (
+        f"another process has ended, and its own message says why ({words}). Start again: training "
+        "goes on from its newest checkpoint."
+    )

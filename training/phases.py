@@ -25,8 +25,13 @@ def phases_in_order(run: Path, info: RunInfo, names: Sequence[str] | None) -> li
     return [read_plan(run, name) for name in info.phases if name in wanted]
 
 
-def refuse_too_long(plans: Sequence[PhasePlan], encoder: EncoderConfig) -> None:
-    """Raises RecipeError where a phase has sequences that learned positions do not reach."""
+def refuse_rows_of_another_kind(plans: Sequence[PhasePlan], encoder: EncoderConfig) -> None:
+    """Refuse a model that a phase's rows cannot teach; a recipe's check, for `train --set`.
+
+    Raises:
+        RecipeError: learned positions do not reach a sequence's end, or the next-sentence head gets
+            no pairs.
+    """
     for plan in plans:
         if encoder.longest is not None and plan.manifest.max_length > encoder.longest:
             raise RecipeError(
@@ -34,6 +39,17 @@ def refuse_too_long(plans: Sequence[PhasePlan], encoder: EncoderConfig) -> None:
                 f"the model has {encoder.longest:,} learned positions. Raise "
                 "training.model.max_positions, or take another preset."
             )
+        if encoder.next_sentence and plan.manifest.sequences != "pairs":
+            raise RecipeError(
+                f"{plan.name}: the model predicts whether two texts follow each other, and the "
+                f"rows hold {plan.manifest.sequences}. Set training.model.next_sentence to false, "
+                "or build with packing.sequences: pairs."
+            )
+
+
+def pairs_left_aside(plans: Sequence[PhasePlan], encoder: EncoderConfig) -> bool:
+    """Whether rows have labels of pairs for which the model has no head."""
+    return not encoder.next_sentence and any(p.manifest.sequences == "pairs" for p in plans)
 
 
 def phases_left(

@@ -1,5 +1,7 @@
 """The models by name. docs/training.md has their exact parameter counts; tests hold them."""
 
+import difflib
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -51,7 +53,7 @@ _BERT = EncoderConfig(
     head_bias=True,
     tied=True,
     next_sentence=True,
-    initialisation="normal",
+    initialisation="truncated",
     dropout=0.1,
 )
 """arXiv:1810.04805; google-research/bert, modeling.py."""
@@ -65,6 +67,7 @@ _ROBERTA = replace(
     segments=1,
     norm_eps=1e-5,
     next_sentence=False,
+    initialisation="normal",
 )
 """arXiv:1907.11692; facebookresearch/fairseq, examples/roberta."""
 
@@ -110,18 +113,22 @@ def encoder_config(
             the changes may be larger than the tokenizer's: a multiple of 64 is faster.
 
     Raises:
-        RecipeError: there is no such preset or field, or the shape cannot be.
+        RecipeError: there is no such preset or field, the shape cannot be, or the tokenizer has
+            more tokens. Its message begins below `training`.
     """
     if name not in PRESETS:
-        raise RecipeError(f"preset {name}: unknown. Presets: {', '.join(PRESETS)}.")
-    where = f"training.model ({name})"
+        close = difflib.get_close_matches(name, PRESETS, n=1)
+        hint = f" Did you mean {close[0]}?" if close else ""
+        raise RecipeError(f"preset: expected one of {', '.join(PRESETS)}, found {name}.{hint}")
     mapping = to_mapping(PRESETS[name])
     given = {**tokenizer, **(changes or {})}
-    rope = {**mapping["rope"], **given.pop("rope", {})}
-    config = read_settings(EncoderConfig, {**mapping, **given, "rope": rope}, where)
-    if config.vocab_size < tokenizer.get("vocab_size", 0):
+    if isinstance(given.get("rope"), Mapping):
+        given["rope"] = {**mapping["rope"], **given["rope"]}
+    config = read_settings(EncoderConfig, {**mapping, **given}, "model")
+    least = tokenizer.get("vocab_size", 0)
+    if config.vocab_size < least:
         raise RecipeError(
-            f"{where}: vocab_size: expected at least the tokenizer's {tokenizer['vocab_size']}, "
-            f"found {config.vocab_size}."
+            f"model.vocab_size: expected at least the tokenizer's {least}, "
+            f"found {config.vocab_size}. Set it to that, or a little more."
         )
     return config

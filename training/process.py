@@ -5,6 +5,7 @@ import fcntl
 import gc
 import os
 import signal
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from types import FrameType
 import torch
 
 from tokenmill.errors import RunError
+from tokenmill.shards.files import writable
 
 
 @contextlib.contextmanager
@@ -51,22 +53,46 @@ def collector_at_rest() -> Iterator[None]:
 def exclusive(folder: Path) -> Iterator[None]:
     """A lock on a folder, which the system lifts when the process ends, however it ends.
 
+    A folder in which nothing was done leaves with it.
+
     Raises:
-        RunError: another process trains into this folder.
+        RunError: another process trains into this folder, or it cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as file:
+    path = folder / "lock"
+    with writable(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        file = path.open("ab+", buffering=0)
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Whoever had it may have removed it since it was opened.
+            is_held = path.exists() and os.path.samestat(path.stat(), os.fstat(file.fileno()))
         except BlockingIOError:
+            is_held = False
+        if not is_held:
+            file.seek(0)
             raise RunError(
-                f"{folder}: another process trains into this folder. Wait for it, or take another."
-            ) from None
-        yield
+                f"{folder}: another process trains into this folder ({file.read().decode()}). Wait "
+                "for it, stop it, or take another folder."
+            )
+        with writable(folder):
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
+        try:
+            yield
+        finally:
+            if list(folder.iterdir()) == [path]:
+                path.unlink()
+                folder.rmdir()
 
 
 class StopRequest:
-    """Whether SIGTERM or SIGINT came. The first one asks; a second one acts as it would have."""
+    """Whether SIGTERM or SIGINT came. The first one asks; a second one acts as it would have.
+
+    Not under torchrun: Ctrl-C and clusters signal it and its processes alike, and it hands on what
+    it gets, so one wish comes twice. It kills what does not end in time. Rank 0 says at once that
+    it has heard, for a step may take long.
+    """
 
     def __init__(self) -> None:
         self.signal: str | None = None
@@ -85,5 +111,12 @@ class StopRequest:
         self._before = {}
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.signal = signal.Signals(number).name
-        self.__exit__()
+        is_first, self.signal = self.signal is None, signal.Signals(number).name
+        is_handed_on = "TORCHELASTIC_RUN_ID" in os.environ
+        if not is_handed_on:
+            self.__exit__()
+        if is_first and os.environ.get("RANK", "0") == "0":
+            second = "" if is_handed_on else "; a second signal ends at once"
+            text = f"{self.signal}: saves after the step under way{second}\n"
+            with contextlib.suppress(OSError):
+                os.write(2, text.encode())  # a print may be under way, and allows no other in it

@@ -14,6 +14,8 @@ Whatever else fails ends training with its message; starting again goes on too.
 import contextlib
 import logging
 import os
+import pickle
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,8 +28,9 @@ from ray.train import RunConfig, ScalingConfig, TrainingFailedError, WorkerGroup
 from ray.train.torch import TorchTrainer
 
 from tokenmill.errors import RunError, TokenmillError
-from tokenmill.training.loop import Summary, train
+from tokenmill.training.loop import Summary, checked, train
 from tokenmill.training.process import StopRequest
+from tokenmill.training.ray_desk import Desk
 
 POLL_SECONDS = 0.5
 """How long a signal may take to be seen."""
@@ -65,9 +68,12 @@ def ray_train(
         RunError: Ray does not start, or a worker died.
         TokenmillError: whatever `train` raises.
     """
+    checked(run, phases, settings or {})
     cpus = threads or 1
-    with _started(workers * cpus):
-        desk = ray.remote(num_cpus=0)(_Desk).remote()
+    needed = {"CPU": workers * cpus, "GPU": workers if device.startswith("cuda") else 0}
+    with _started(needed["CPU"]):
+        _compare_resources(needed)
+        desk = ray.remote(num_cpus=0)(Desk).remote()
         call = _Call(
             run=run.absolute(), out=out.absolute(), device=device, phases=phases, threads=threads,
             settings=settings, desk=desk,
@@ -83,28 +89,25 @@ def ray_train(
             run_config=RunConfig(name="ray", storage_path=str(out.absolute())),
         )
         _fit(trainer, desk)
-        summary: Summary = ray.get(desk.summary.remote())
+        summary: Summary = pickle.loads(ray.get(desk.summary.remote()))
         return summary
 
 
-class _Desk:
-    """An actor, where this process leaves a signal and rank 0 what training came to."""
+def _compare_resources(needed: Mapping[str, int]) -> None:
+    """Workers for which there is no room wait for it, and Ray does not say so.
 
-    def __init__(self) -> None:
-        self._signal: str | None = None
-        self._summary: Summary | None = None
-
-    def ask(self, signal: str) -> None:
-        self._signal = signal
-
-    def asked(self) -> str | None:
-        return self._signal
-
-    def leave(self, summary: Summary) -> None:
-        self._summary = summary
-
-    def summary(self) -> Summary | None:
-        return self._summary
+    Raises:
+        RunError: none can come, because Ray is this machine alone.
+    """
+    resources = ray.cluster_resources()
+    found = {name: int(resources.get(name, 0)) for name in needed}
+    if all(found[name] >= needed[name] for name in needed):
+        return
+    wanted, there = (f"{each['CPU']:,} CPUs and {each['GPU']:,} GPUs" for each in (needed, found))
+    text = f"--ray: the workers take {wanted}, and Ray has {there}"
+    if "RAY_ADDRESS" not in os.environ:
+        raise RunError(f"{text}. Start fewer.")
+    print(f"{text}; waiting for machines to join.", file=sys.stderr, flush=True)
 
 
 def _work(config: dict[str, _Call]) -> None:
@@ -119,7 +122,7 @@ def _work(config: dict[str, _Call]) -> None:
         settings=call.settings, stop=stop,
     )  # fmt: skip
     if is_first:
-        ray.get(call.desk.leave.remote(summary))
+        ray.get(call.desk.leave.remote(pickle.dumps(summary)))
 
 
 def _listen(desk: Any, stop: StopRequest) -> None:

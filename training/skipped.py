@@ -29,7 +29,7 @@ class Skips(NamedTuple):
     """The first step with which there were more in a row than allowed; 0 while there is none."""
 
 
-class SkippedSteps:
+class SkipCounter:
     """The counts, on the device."""
 
     def __init__(self, max_in_a_row: int, device: torch.device) -> None:
@@ -73,7 +73,8 @@ def refuse_too_many(skips: Skips, max_in_a_row: int, run: Path, position: Positi
     before_phase = position.step - position.phase_step
     first = max(skips.too_many - max_in_a_row, before_phase + 1)
     step = first - before_phase - 1  # as the loader counts, from 0 in each phase
-    batches = Loader(run, position.phase).batch_at(step)
+    with Loader(run, position.phase) as loader:
+        batches = loader.batch_at(step)
     documents = sorted({int(doc) for batch in batches for doc in batch.doc_ids if doc})
     shown = ", ".join(map(str, documents[:NUM_SHOWN]))
     rest = len(documents) - NUM_SHOWN

@@ -58,8 +58,9 @@ def full_state(model: nn.Module, optimizers: Optimizers, ema: Ema | None) -> Ten
         optimizer=_gathered(moments),
         ema=_gathered(ema.state_dict() if ema else {}),
     )
-    if torch.cuda.is_available():
-        torch.cuda.current_stream().synchronize()
+    device = next(iter(weights.values())).device
+    if device.type == "cuda":
+        torch.cuda.current_stream(device).synchronize()
     return whole
 
 

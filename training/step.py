@@ -28,7 +28,7 @@ from tokenmill.training.loss import batch_loss
 from tokenmill.training.model import MaskedLanguageModel, build_model
 from tokenmill.training.optim import build_optimizers
 from tokenmill.training.parallel import Processes, clip_gradients, distribute
-from tokenmill.training.skipped import SkippedSteps
+from tokenmill.training.skipped import SkipCounter
 from tokenmill.training.tiling import tile
 
 
@@ -47,10 +47,27 @@ class Learner:
     """The model and all that a step changes."""
 
     def __init__(
-        self, config: TrainingConfig, encoder: EncoderConfig, processes: Processes
+        self,
+        config: TrainingConfig,
+        encoder: EncoderConfig,
+        processes: Processes,
+        *,
+        first_weights: bool = True,
     ) -> None:
+        """
+        Args:
+            first_weights: draw or read them; False where a checkpoint's follow.
+        """
         self._config, self._processes = config, processes
-        self.model = _build(encoder, config, processes.device)
+        self.model = build_model(
+            encoder,
+            processes.device,
+            getattr(torch, config.dtype_on(processes.device.type)),
+            masked_queries_only=config.masked_queries_only,
+            checkpoint_activations=config.checkpoint_activations,
+        )
+        if first_weights:
+            _set_first_weights(self.model, config)
         is_cuda = processes.device.type == "cuda"
         self.is_compiled = is_cuda if config.compile is None else config.compile
         if self.is_compiled:
@@ -59,7 +76,7 @@ class Learner:
         self.optimizers = build_optimizers(self.model, config)
         self.ema = None if config.ema_decay is None else Ema(self.model, config.ema_decay)
         self._has_dropout = has_dropout(encoder)
-        self.skipped = SkippedSteps(config.max_skipped_steps, processes.device)
+        self.skipped = SkipCounter(config.max_skipped_steps, processes.device)
 
     def step(
         self, batches: Iterator[TorchBatch], num_micro_batches: int, number: int
@@ -99,23 +116,13 @@ class Learner:
         return self.ema.in_model() if self.ema else contextlib.nullcontext()
 
 
-def _build(
-    encoder: EncoderConfig, config: TrainingConfig, device: torch.device
-) -> MaskedLanguageModel:
-    """The model with its first weights, the same on every rank."""
-    model = build_model(
-        encoder,
-        device,
-        getattr(torch, config.dtype_on(device.type)),
-        masked_queries_only=config.masked_queries_only,
-        checkpoint_activations=config.checkpoint_activations,
-    )
+def _set_first_weights(model: MaskedLanguageModel, config: TrainingConfig) -> None:
+    """The same on every rank."""
     initialise(model, config.seed)
     if config.tile_from is not None:
-        tile(model, _read(config.tile_from, device))
+        tile(model, _read(config.tile_from, model.decoder.bias.device))
     if config.initial_weights is not None:
         start_from(model, config.initial_weights)
-    return model
 
 
 def _read(folder: Path, device: torch.device) -> MaskedLanguageModel:

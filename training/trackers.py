@@ -127,13 +127,11 @@ class _WandB:
         except ImportError:
             raise _missing(self.name) from None
         path = out / "wandb" / "run-id"
-        is_known = path.exists()
-        if not is_known:
-            write_whole(path, secrets.token_hex(4).encode())
+        known = path.read_text() if path.exists() else None
         try:
             self._run = wandb.init(
-                id=path.read_text(),
-                resume="allow" if is_known else None,
+                id=known or secrets.token_hex(4),
+                resume="allow" if known else None,
                 dir=str(out),
                 config=dict(settings),
                 # The terminal is the progress line's.
@@ -144,6 +142,8 @@ class _WandB:
                 f"trackers: wandb does not start ({error}). `wandb login`, set WANDB_MODE=offline, "
                 "or take it from training.trackers."
             ) from None
+        if not known:
+            write_whole(path, self._run.id.encode())
         log = out / "log.jsonl"
         logged = read_log(log) if log.exists() else []
         self._last_step = max((line.step for line in logged), default=0)

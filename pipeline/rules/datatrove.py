@@ -18,13 +18,11 @@ import pkgutil
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 from datatrove.data import Document
-from datatrove.pipeline import filters
-from datatrove.pipeline.filters.base_filter import BaseFilter
 from numpy.typing import NDArray
 
 from tokenmill.errors import RecipeError, SourceError
@@ -35,6 +33,9 @@ from tokenmill.pipeline.rules.checks import Verdict
 from tokenmill.pipeline.sources import Kind
 from tokenmill.shards.settings import unknown_key
 from tokenmill.tokenizer.words import text_buffers
+
+if TYPE_CHECKING:
+    from datatrove.pipeline.filters.base_filter import BaseFilter
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -135,12 +136,16 @@ class DatatroveFilter:
             ) from None
 
 
-def filter_class(name: str) -> type[BaseFilter]:
+def filter_class(name: str) -> "type[BaseFilter]":
     """The class that a rule names.
 
     Raises:
         RecipeError: there is none of that name, or it is no filter.
     """
+    # Half a second, for recipes with such a filter alone.
+    from datatrove.pipeline import filters
+    from datatrove.pipeline.filters.base_filter import BaseFilter
+
     if "." not in name:
         known = [key for key, value in vars(filters).items() if isinstance(value, type)]
         if name not in known:
@@ -179,7 +184,7 @@ class _Dropped:
         self.reasons[id(document)] = str(document.metadata.get("filter_reason", ""))
 
 
-def _check_arguments(made: type[BaseFilter], rule: DatatroveRule) -> None:
+def _check_arguments(made: "type[BaseFilter]", rule: DatatroveRule) -> None:
     parameters = inspect.signature(made).parameters.values()
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         return

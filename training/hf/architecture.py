@@ -1,7 +1,7 @@
 """A shape in the words of transformers: EncoderConfig to config.json and back.
 
 What a model is, is read from its fields and not from its preset's name, because a recipe may change
-any of them. A field that no class of transformers can express is refused by its name:
+any of them. What no class of transformers can express is refused by its fields' names:
 
     rotary-interleaved   NeoBERT, by the modelling file that goes into the folder
     rotary-half          ModernBERT, Ettin
@@ -49,17 +49,21 @@ def architecture_of(config: EncoderConfig) -> Architecture:
     """What transformers calls a model of this shape.
 
     Raises:
-        RecipeError: none of its classes has it; names the field.
+        RecipeError: none of its classes has it; names the fields.
     """
     found = _nearest(config)
     free = _FREE | _FREE_TOO[found]
-    for field in fields(EncoderConfig):
-        value, fixed = getattr(config, field.name), getattr(_PRESET[found], field.name)
-        if field.name not in free and value != fixed:
-            raise RecipeError(
-                f"training.model.{field.name}: {value} cannot be exported. With positions: "
-                f"{config.positions} it is a {found} for transformers, which has {fixed}."
-            )
+    differ = [
+        f"{field.name} {getattr(_PRESET[found], field.name)}, not {getattr(config, field.name)}"
+        for field in fields(EncoderConfig)
+        if field.name not in free
+        and getattr(config, field.name) != getattr(_PRESET[found], field.name)
+    ]
+    if differ:
+        raise RecipeError(
+            f"training.model: no class of transformers has this shape. With positions: "
+            f"{config.positions} the nearest is {found}, which has {'; '.join(differ)}."
+        )
     if config.positions == "learned" and config.segments < 1:
         raise RecipeError(
             f"training.model.segments: 0 cannot be exported; a {found} of transformers has at "

@@ -87,7 +87,6 @@ def model_card(origin: Origin, config: EncoderConfig) -> str:
 def describe_weights(origin: Origin) -> str:
     """Which weights of which checkpoints, in words."""
     steps = ", ".join(f"{step:,}" for step in origin.steps)
-    of_each = "their exponential mean, " if origin.ema else ""
     if len(origin.steps) == 1:
-        return f"{of_each}step {steps}"
-    return f"{of_each}mean of steps {steps}"
+        return f"exponential mean at step {steps}" if origin.ema else f"step {steps}"
+    return f"mean of {'the exponential means at ' if origin.ema else ''}steps {steps}"

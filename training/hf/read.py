@@ -34,6 +34,8 @@ def read_hugging_face(folder: Path) -> tuple[EncoderConfig, dict[str, Tensor]]:
     Raises:
         FormatError: a file is missing or damaged, or the model is none that we have.
     """
+    if not (folder / "config.json").exists():
+        raise FormatError(f"{folder}: no config.json. Give a folder of `tokenmill export`.")
     content = read_json(folder / "config.json")
     if not isinstance(content, dict):
         raise FormatError(f"{folder / 'config.json'}: expected a mapping.")
