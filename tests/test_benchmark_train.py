@@ -1,4 +1,4 @@
-"""The training benchmark: every arm runs and computes the same; the guard and the tables see what
+"""The training benchmarks: every arm runs and computes the same; guard, goals and tables see what
 differs. Speeds are not looked at."""
 
 import json
@@ -11,12 +11,17 @@ import pytest
 
 sys.path.append(str(Path(__file__).parent.parent / "benchmarks"))
 
+import presets
 import train
 from train_arms.agreement import agreements
 from train_arms.data import PAD, Corpus, StepTokens, training_run
+from train_arms.goals import goal_table, goals
 from train_arms.measure import ArmResult
 from train_arms.setup import BENCHMARKED, ArmSpec, Setup
-from train_arms.worker import Bench
+from train_arms.worker import Bench, Window
+
+from tokenmill.training.flops import flops_of_token
+from tokenmill.training.presets import PRESETS
 
 STEPS = 4
 
@@ -98,7 +103,63 @@ def test_the_command_measures_arms_in_processes_of_their_own(tmp_path, capsys):
     assert train.main(["--arms", "F@128", "--out", str(out), *sizes]) == 0
     printed = capsys.readouterr().out
     assert "F  ours" in printed
-    (arm,) = json.loads(out.read_text())["arms"]
+    assert "1.50 x" in printed
+    found = json.loads(out.read_text())["presets"]["tiny"]
+    (goal,) = found["goals"]
+    assert goal["met"] is None  # there is no arm to compare with
+    (arm,) = found["arms"]
     assert (arm["arm"], arm["micro_batch_tokens"], arm["error"]) == ("F", 128, "")
     assert arm["tokens_per_second"] > 0
     assert arm["loader_share"] > 0
+
+
+def measured(setup: Setup, letter: str, speed: int, *, wait: float = 0.0, rebuilt: int = 0):
+    """An arm whose one window has twenty steps of a second, of which two waited so long."""
+    window = Window(
+        seconds=20.0,
+        cpu_seconds=20.0,
+        num_steps=20,
+        real_tokens=20 * speed,
+        computed_tokens=20 * speed,
+        waits=[wait] * 2 + [0.0] * 18,
+        peak_memory_gb=None,
+        recompilations=rebuilt,
+    )
+    spec = ArmSpec(letter=letter, micro_batch_tokens=512)
+    return ArmResult(spec=spec, setup=setup, windows=[window])
+
+
+def test_goals_are_reached_missed_or_not_measured(setup):
+    setup = replace(setup, compile=True)
+    arms = [
+        measured(setup, "A", 100_000),
+        measured(setup, "A", 90_000),
+        measured(setup, "E", 240_000),
+        measured(setup, "F", 251_000, wait=0.02, rebuilt=1),
+    ]
+    found = goals("neobert", arms, 1024)
+    assert [(goal.found, goal.met) for goal in found] == [
+        ("251,000", True), ("2.51 x", True), ("", None), ("2.00%", False), ("1", False)
+    ]  # fmt: skip
+    assert [line.split()[-1] for line in goal_table(found).splitlines()[1:]] == [
+        "reached", "reached", "measured", "MISSED", "MISSED"
+    ]  # fmt: skip
+    # A speed is asked of its own length alone, and never of a model that nobody asked about.
+    assert goals("neobert", arms, 8192) == goals("tiny", arms, 1024) == found[1:]
+    cpu = replace(setup, compile=False)
+    on_cpu = [measured(cpu, "C", 100), measured(cpu, "Cg", 149), measured(cpu, "D", 149)]
+    (found,) = goals("tiny", on_cpu, 1024)
+    assert (found.found, found.met) == ("1.49 x", False)
+
+
+def test_a_presets_speed_is_that_of_the_loops_steps(capsys, monkeypatch):
+    least = ["--tokens", "128", "--seconds", "0", "--threads", "1"]
+    assert presets.main(["--preset", "tiny", *least]) == 0
+    assert "\n| `tiny` | 2,501,248 | " in capsys.readouterr().out  # docs/training.md
+    # Without room for moments the same steps are made.
+    monkeypatch.setattr(presets, "_moments_fit", lambda *_: False)
+    task = presets.Task(preset="tiny", tokens=128, seconds=0, device="cpu", threads=1)
+    speed = presets.time_steps(task)
+    assert not speed.has_moments
+    flops = [flops_of_token(PRESETS["tiny"], mask_rate=0.2, seen=seen) for seen in (8, 128)]
+    assert flops[0] < speed.flops_per_second / speed.tokens_per_second < 1.001 * flops[1]

@@ -204,10 +204,15 @@ def test_a_recipe_that_cannot_start_from_another_says_why(tmp_path, text, messag
     [
         ("neobert", "training.preset=bert-base", "documents makes no pairs"),
         ("roberta", "phases.phase1.max_length=513", "at most the 512 learned positions"),
-        ("neobert", "phases.phase2.rope={yarn_factor: 4}", "phases.phase2.rope: .*original_length"),
+        ("neobert", "phases.phase2.rope={yarn_factor: 4}", "phases.phase2.rope: original_length"),
+        ("neobert", "phases.phase2.rope.thta=2", r"yaml: phases.phase2.rope.thta: .*mean theta\?"),
+        ("neobert", "training.preset=neobrt", r"yaml.training: preset: .*mean neobert\?"),
+        ("neobert", "training.model.widht=64", r"yaml.training: model.widht: .*mean width\?"),
+        ("neobert", "training.model.rope=2", "training: model.rope: expected a mapping"),
+        ("neobert", "sources.web.path=x", "sources.web: expected one of refinedweb. A new"),
     ],
 )
-def test_a_model_that_does_not_fit_the_rows_is_refused(name, change, message):
+def test_a_setting_that_does_not_fit_the_others_is_refused_with_its_place(name, change, message):
     with pytest.raises(RecipeError, match=message):
         load_recipe(MANIFESTS / f"{name}.yaml", [change])
 

@@ -1,6 +1,8 @@
 """Recipes at a reduced size: the same recipe, smaller, and always one that can be trained."""
 
 import math
+import re
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,10 +13,15 @@ from pipeline_runs import write_sources, write_vocabulary
 
 from tokenmill.cli import main
 from tokenmill.errors import RecipeError
+from tokenmill.outline import training_outline
 from tokenmill.recipe import load_recipe
 from tokenmill.scale import LEAST_STEPS, load_scaled, scaled
 from tokenmill.shards.run import read_run
 from tokenmill.training.presets import encoder_config
+
+sys.path.append(str(Path(__file__).parent.parent / "benchmarks"))
+
+import recipes
 
 MANIFESTS = Path(__file__).parent.parent / "manifests"
 RECIPES = {path.stem: load_recipe(path) for path in sorted(MANIFESTS.glob("*.yaml"))}
@@ -114,7 +121,7 @@ def test_neobert_at_a_millionth():
     assert (first.row_tokens, first.loader.batch_tokens) == (4096, 4096)
     assert (first.schedule.tokens, first.schedule.warmup_tokens) == (2_097_152, 4194)
     assert first.schedule.decay_tokens == 1_883_242
-    assert second.schedule.tokens == 10 * 16_384
+    assert second.schedule.tokens == 104_857
     assert second.loader.mixture == {"all": 0.2, "1024+": 0.4, "2048+": 0.4}
     assert (small.held_out, small.training.dtype) == (0.01, None)
 
@@ -163,15 +170,36 @@ def test_a_recipe_trains_at_reduced_size_by_one_command(tmp_path, capsys):
     command += ["--engine", "inline", "--device", "cpu"]
     assert main(command) == 0
     assert read_run(run).training["model"] == {"width": 64, "layers": 2, "heads": 2, "hidden": 256}
-    assert "long step 10" in capsys.readouterr().out
+    printed, said = capsys.readouterr()
+    assert printed.startswith("bert-base  64 wide, 2 layers, 2 heads, 256 hidden\nphase")
+    assert "long step 5" in printed
+    parameters, *read = recipes.figures(run, minutes=0.5, gigabytes=1.25)[:5]
+    assert read == ["5 + 5", f"{5 * 512 + 5 * 2048:,}", "0.5", "1.2"]
+    assert f"{parameters} parameters on 1 x cpu" in said
     lines = (run / "training" / "log.jsonl").read_text()
     assert main(command) == 0  # and again, with nothing left to do
     assert (run / "training" / "log.jsonl").read_text() == lines
 
 
+def test_an_outline_says_how_many_steps_there_are():
+    outline = training_outline(load_scaled(MANIFESTS / "modernbert-base.yaml", [], 1e-4))
+    model, header, *phases = [re.split(r" {2,}", line) for line in outline.splitlines()]
+    assert model == ["modernbert-base", "192 wide, 4 layers, 6 heads, 288 hidden"]
+    assert header[-2:] == ["steps", "tokens"]
+    assert phases == [
+        ["pretraining", "1,024", "4,096", "1 to 11", "3,927", "171,900,000"],
+        ["extension", "8,192", "32,768", "1", "763", "25,000,000"],
+        ["decay", "8,192", "32,768", "1", "153", "5,000,000"],
+    ]
+
+
 def test_pretraining_is_refused_before_it_builds(tmp_path, capsys, monkeypatch):
     run = tmp_path / "run"
+    vocabulary = ["--set", f"tokenizer={write_vocabulary(tmp_path)}"]
+    vocabulary += ["--set", "training.model.vocab_size=10"]
     command = ["pretrain", str(MANIFESTS / "bert.yaml"), "--out", str(run)]
+    assert main([*command, *vocabulary]) == 2
+    assert "training.model.vocab_size: expected at least the token" in capsys.readouterr().err
     assert main([*command, "--device", "tpu"]) == 2
     assert "--device tpu: expected cpu, or cuda" in capsys.readouterr().err
     monkeypatch.setenv("WORLD_SIZE", "2")

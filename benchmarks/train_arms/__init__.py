@@ -9,5 +9,6 @@ hugging_face.py    C: transformers' ModernBERT without flash-attn
 worker.py          an arm in its process, and the questions it answers
 measure.py         which questions are asked when: losses first, then windows in turns
 report.py          the tables
+goals.py           what is asked of ours, and whether it was reached
 resume_check.py    the same training in one go and in two
 """

@@ -1,11 +1,13 @@
 """Which arm is asked what, and when: first losses of all, then timed windows in turns.
 
-    A first losses, B first losses, ...      equal weights, rows and masks: losses must agree
+    F first losses, E first losses, ...      equal weights, rows and masks: losses must agree
     round 1: A window, B window, ...         in turns, so that no arm has the cooler device
     round 2: ...
 
-An arm that fails is left out from then on, and the report says why. The time that is left is shared
-out among the windows; a round that would not fit into it is not begun.
+An arm that fails is left out from then on, and the report says why. Getting warm takes as long as
+compiling does: those that something is asked of on a GPU (`goals.py`) come first, and when half of
+the time is gone the others are left out. What is left is shared out among the windows; a round that
+would not fit into it is not begun.
 """
 
 import statistics
@@ -17,6 +19,8 @@ from typing import Any
 from train_arms.setup import OURS, ArmSpec, Setup
 from train_arms.worker import ArmError, FirstSteps, Source, Window, Worker
 
+ALWAYS = ("F", "E", "B", "A")
+"""They get warm first, and however long it takes."""
 WARM_LOSSES = 8
 """First losses of arms that need not agree for longer: they only get warm."""
 SLACK = 0.85
@@ -66,14 +70,19 @@ def compare_arms(
     arms: Sequence[tuple[Setup, ArmSpec]], plan: Plan, say: Callable[[str], None]
 ) -> list[ArmResult]:
     """Measure all arms, each in its process."""
-    deadline = monotonic() + plan.seconds
+    began = monotonic()
+    deadline = began + plan.seconds
     running = [_Running(setup, spec, say) for setup, spec in arms]
     try:
-        for arm in running:
-            arm.first_losses(plan.guard_steps)
+        for arm in sorted(running, key=_place_in_line):
+            in_time = monotonic() < began + plan.seconds / 2
+            if in_time or not arm.result.setup.compile or arm.result.spec.letter in ALWAYS:
+                arm.first_losses(plan.guard_steps)
+            else:
+                say(f"{arm.result.spec.name} is left out: half of the time is gone.")
         with_resident = _loader_arm(running)
         for number in range(plan.rounds):
-            alive = [arm for arm in running if not arm.result.error]
+            alive = [arm for arm in running if arm.is_warm]
             turns: list[tuple[_Running, Source]] = [(arm, arm.source) for arm in alive]
             if with_resident in alive:
                 turns.append((with_resident, "resident"))
@@ -109,6 +118,11 @@ class _Running:
             last = f"loss {first.losses[0]:.3f} to {first.losses[-1]:.3f} in {steps} steps"
             self._say(f"{self.result.spec.name}: warm after {first.warm_seconds:.1f} s, {last}")
 
+    @property
+    def is_warm(self) -> bool:
+        """Whether windows can be taken."""
+        return self.result.first is not None and not self.result.error
+
     def step_seconds(self, plan: Plan) -> float:
         """About how long a measured step takes."""
         return self.result.first.step_seconds * plan.steps_ratio if self.result.first else 0.0
@@ -133,7 +147,12 @@ class _Running:
             return None
 
 
+def _place_in_line(arm: _Running) -> int:
+    letter = arm.result.spec.letter
+    return ALWAYS.index(letter) if letter in ALWAYS else len(ALWAYS)
+
+
 def _loader_arm(running: Sequence[_Running]) -> _Running | None:
     """Whose speed with and without the loader is compared: the fastest of ours."""
-    ours = [arm for arm in running if arm.result.spec.letter in "DEF" and not arm.result.error]
+    ours = [arm for arm in running if arm.result.spec.letter in "DEF" and arm.is_warm]
     return max(ours, key=lambda arm: arm.result.spec.letter, default=None)

@@ -1,7 +1,7 @@
 """What was found, as tables for people and as JSON."""
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import asdict
 from itertools import chain
 from typing import Any
@@ -38,12 +38,16 @@ def speed_table(results: Sequence[ArmResult], workloads: Mapping[str, Workload])
 
 def ratio_table(results: Sequence[ArmResult]) -> str:
     """Ours over the best of each baseline."""
-    best = {letter: _best(results, letter) for letter in (*BASELINES, *OURS)}
-    columns = [letter for letter in BASELINES if best[letter]]
+    best = {}
+    for letter in (*BASELINES, *OURS):
+        fastest = best_of(results, [letter])
+        if fastest:
+            best[letter] = fastest.tokens_per_second
+    columns = [letter for letter in BASELINES if letter in best]
     lines = [
         (f"{letter} over", *(f"{best[letter] / best[other]:.2f} x" for other in columns))
         for letter in OURS
-        if best[letter] and letter != "G"
+        if letter in best and letter != "G"
     ]
     return table(("", *columns), lines)
 
@@ -75,6 +79,17 @@ def findings(results: Sequence[ArmResult]) -> list[str]:
             )
     lines += [f"{each.spec.name} failed:\n{each.error}" for each in results if each.error]
     return lines
+
+
+def best_of(results: Sequence[ArmResult], letters: Container[str]) -> ArmResult | None:
+    """The fastest of these arms, at whatever micro-batch; None where none was measured."""
+    measured = [each for each in results if each.spec.letter in letters and each.windows]
+    return max(measured, key=lambda each: each.tokens_per_second, default=None)
+
+
+def wait_shares(window: Window) -> list[float]:
+    """Each step's wait as a share of the mean step."""
+    return [wait * window.num_steps / window.seconds for wait in window.waits]
 
 
 def as_json(results: Sequence[ArmResult]) -> list[dict[str, Any]]:
@@ -122,21 +137,11 @@ def _cells(result: ArmResult, workload: Workload) -> dict[str, str]:
         "wait p95": "",
     }
     if result.spec.letter in OURS:
-        shares = list(chain.from_iterable(_wait_shares(each) for each in windows))
+        shares = list(chain.from_iterable(wait_shares(each) for each in windows))
         cells["wait p50"] = f"{np.quantile(shares, 0.5):.2%}"
         cells["wait p95"] = f"{np.quantile(shares, 0.95):.2%}"
     return cells
 
 
-def _wait_shares(window: Window) -> list[float]:
-    """Each step's wait as a share of the mean step."""
-    return [wait * window.num_steps / window.seconds for wait in window.waits]
-
-
 def _title(letter: str) -> str:
     return f"{letter:2} {ARMS[letter]}"
-
-
-def _best(results: Sequence[ArmResult], letter: str) -> float:
-    speeds = [each.tokens_per_second for each in results if each.spec.letter == letter]
-    return max(speeds, default=0.0)

@@ -95,7 +95,10 @@ class Bench:
 
     def __init__(self, setup: Setup, spec: ArmSpec) -> None:
         torch.set_num_threads(setup.threads)
-        self._setup, self._cuda = setup, torch.device(setup.device).type == "cuda"
+        device = torch.device(setup.device)
+        self._setup, self._cuda = setup, device.type == "cuda"
+        if self._cuda and device.index is not None:
+            torch.cuda.set_device(device)  # whose memory and end of work are asked for below
         self.arm = make_arm(setup, spec)
         self._number = 0
         self._graphs_when_warm = 0
