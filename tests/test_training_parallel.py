@@ -176,7 +176,6 @@ def test_a_sigkill_of_one_rank_ends_all_and_changes_no_loss(folder):
     # Here a signal came between, there a kill: the same to the bit.
     straight = [facts(line) for line in steps(folder / "replicated")]
     resumed = [facts(line) for line in steps(folder / "killed")]
-    assert len(resumed) > STEPS
     assert set(resumed) == set(straight)
     assert resumed[-1] == straight[-1]
 

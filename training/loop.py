@@ -398,11 +398,12 @@ class _Training:
         """Where training runs and how, for whoever wonders about its speed later."""
         device, world_size = self.processes.device, self.processes.world_size
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
-        dtype = getattr(torch, self.dtype)
+        attention = backend(device, getattr(torch, self.dtype))
+        if attention == "by sequence" and self.encoder.global_every > 1:
+            attention += " and by block"
         return (
             f"{num_parameters(self.learner.model):,} parameters on {world_size} x {name}, "
-            f"attention {backend(device, dtype)}, {'' if self.learner.is_compiled else 'not '}"
-            "compiled"
+            f"attention {attention}, {'' if self.learner.is_compiled else 'not '}compiled"
         )
 
     def _skips(self) -> Skips:
