@@ -193,14 +193,18 @@ def _in_a_process(task: Task) -> Speed | str:
 
 def _corpus(task: Task, encoder: EncoderConfig) -> Corpus:
     row_tokens = min(ROW_TOKENS, task.tokens)
-    masks = {"uniform": NEOBERT_MASKS, "megatron": MODERNBERT_MASKS, "normal": BERT_MASKS}
+    masks = {
+        "rotary-interleaved": NEOBERT_MASKS,
+        "rotary-half": MODERNBERT_MASKS,
+        "learned": BERT_MASKS,
+    }
     return Corpus(
         vocab_size=encoder.vocab_size,
         max_length=min(MAX_LENGTH, encoder.longest or MAX_LENGTH, row_tokens),
         row_tokens=row_tokens,
         num_tokens=STEPS_OF_ROWS * task.tokens,
         steps=StepTokens(measured=task.tokens, guard=task.tokens),
-        masking=masks[encoder.initialisation],
+        masking=masks[encoder.positions],
     )
 
 

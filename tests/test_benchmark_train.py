@@ -152,6 +152,13 @@ def test_goals_are_reached_missed_or_not_measured(setup):
     assert (found.found, found.met) == ("1.49 x", False)
 
 
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_is_given_rows_that_it_has_positions_for(preset):
+    task = presets.Task(preset=preset, tokens=2048, seconds=0, device="cpu", threads=1)
+    corpus = presets._corpus(task, PRESETS[preset])
+    assert corpus.max_length <= (PRESETS[preset].longest or 1024)
+
+
 def test_a_presets_speed_is_that_of_the_loops_steps(capsys, monkeypatch):
     least = ["--tokens", "128", "--seconds", "0", "--threads", "1"]
     assert presets.main(["--preset", "tiny", *least]) == 0
