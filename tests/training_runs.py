@@ -7,10 +7,12 @@ from typing import Any
 
 import loader_runs
 import numpy as np
+import pytest
 from loader_runs import ROW_TOKENS, TOKENIZER, make_pack, random_rows
 
 from tokenmill.shards.run import PhaseInfo, new_run, write_run
 from tokenmill.training.log import HeldOutLine, StepLine, read_log
+from tokenmill.training.loop import _Training, train
 
 ROWS_PER_STEP = 4
 TOKENS_PER_STEP = ROWS_PER_STEP * ROW_TOKENS
@@ -90,3 +92,22 @@ def counting_rows(generator: np.random.Generator, num_rows: int, bucket: str) ->
             tokens[row, place + 1 : place + length - 1] = 5 + count % 80
             place += length
     return replace(rows, tokens=tokens)
+
+
+class Killed(BaseException):
+    """Stands for a SIGKILL: nothing catches it."""
+
+
+def train_and_kill_after(run, out, step, monkeypatch):
+    """The process dies right after the optimizer step and all that is due after it."""
+    done = _Training._step
+
+    def dying(self, *args):
+        done(self, *args)
+        if self.position.step == step:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_Training, "_step", dying)
+        with pytest.raises(Killed):
+            train(run, out=out, device="cpu", threads=1)
